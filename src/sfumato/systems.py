@@ -1,0 +1,356 @@
+"""Frozen array containers, checked when made: System, Batch, Prediction, Scan, ScanSet.
+
+Units throughout: Å, eV, eV/Å, eV/Å³. Charges in e; multiplicity is 2S+1. Arrays are read-only:
+a container that passed its checks stays true.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+MAX_ATOMIC_NUMBER = 118
+
+
+def _frozen(values: ArrayLike, dtype: type, shape: tuple[int | None, ...], what: str) -> NDArray[Any]:
+    """Return a read-only copy of `values` with the given dtype, or say which shape was expected."""
+    try:
+        array = np.array(values, dtype=dtype, order="C")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what}: cannot be read as an array of {dtype.__name__}: {error}") from None
+    if len(array.shape) != len(shape) or any(
+        n is not None and n != m for n, m in zip(shape, array.shape, strict=True)
+    ):
+        expected = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+        raise ValueError(f"{what}: expected shape {expected}, got {array.shape}")
+    array.flags.writeable = False
+    return array
+
+
+def _check_numbers(numbers: Ints, what: str) -> None:
+    bad = numbers[(numbers < 1) | (numbers > MAX_ATOMIC_NUMBER)]
+    if len(bad):
+        raise ValueError(f"{what}: {int(bad[0])} is not an atomic number (1 to {MAX_ATOMIC_NUMBER})")
+
+
+def _check_finite(array: Floats, what: str) -> None:
+    if not np.isfinite(array).all():
+        first = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(f"{what}: value {array[first]} at index {first} is not finite")
+
+
+def digest(parts: Iterable[ArrayLike | str]) -> str:
+    """Return the SHA-256 of a sequence of arrays and strings, with their types and shapes.
+
+    Arrays are hashed as little-endian bytes, so the digest is the same on every machine.
+    """
+    sha = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            data, head = part.encode(), "str"
+        else:
+            array = np.asarray(part)
+            little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+            data, head = little.tobytes(), f"{little.dtype.str}{little.shape}"
+        sha.update(f"{head}:{len(data)};".encode())
+        sha.update(data)
+    return sha.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """One structure: atomic numbers, positions, and, where periodic, a cell.
+
+    Args:
+        numbers: (N,) atomic numbers.
+        positions: (N, 3) Å.
+        cell: (3, 3) Å, rows are lattice vectors; zeros where there is none.
+        pbc: (3,) periodic directions.
+        charge: total charge in e.
+        multiplicity: spin multiplicity 2S+1.
+
+    Raises:
+        ValueError: a wrong shape, a non-finite position, an impossible atomic number or multiplicity,
+            or a periodic direction without a lattice vector.
+    """
+
+    numbers: Ints
+    positions: Floats
+    cell: Floats = field(default_factory=lambda: np.zeros((3, 3)))
+    pbc: Bools = field(default_factory=lambda: np.zeros(3, dtype=bool))
+    charge: int = 0
+    multiplicity: int = 1
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "numbers", _frozen(self.numbers, np.int64, (None,), "numbers"))
+        put(self, "positions", _frozen(self.positions, np.float64, (len(self.numbers), 3), "positions"))
+        put(self, "cell", _frozen(self.cell, np.float64, (3, 3), "cell"))
+        put(self, "pbc", _frozen(self.pbc, np.bool_, (3,), "pbc"))
+        _check_numbers(self.numbers, "numbers")
+        _check_finite(self.positions, "positions")
+        _check_finite(self.cell, "cell")
+        if self.multiplicity < 1:
+            raise ValueError(f"multiplicity: 2S+1 is at least 1, got {self.multiplicity}")
+        if (self.pbc & (np.linalg.norm(self.cell, axis=1) == 0)).any():
+            raise ValueError("cell: a periodic direction has a zero lattice vector")
+        if self.pbc.all() and np.linalg.det(self.cell) == 0:
+            raise ValueError("cell: a fully periodic system has a cell of zero volume")
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of everything that defines the structure."""
+        return digest(
+            (self.numbers, self.positions, self.cell, self.pbc, np.array([self.charge, self.multiplicity]))
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Several structures as flat arrays.
+
+    Args:
+        numbers: (N,) atomic numbers of all atoms.
+        positions: (N, 3) Å.
+        index: (N,) the system each atom belongs to, non-decreasing.
+        cell: (S, 3, 3) Å.
+        pbc: (S, 3).
+        charge: (S,) e.
+        multiplicity: (S,) 2S+1.
+
+    Raises:
+        ValueError: a wrong shape, or an index that is not 0…S−1 in order.
+    """
+
+    numbers: Ints
+    positions: Floats
+    index: Ints
+    cell: Floats
+    pbc: Bools
+    charge: Ints
+    multiplicity: Ints
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "numbers", _frozen(self.numbers, np.int64, (None,), "numbers"))
+        n = len(self.numbers)
+        put(self, "positions", _frozen(self.positions, np.float64, (n, 3), "positions"))
+        put(self, "index", _frozen(self.index, np.int64, (n,), "index"))
+        put(self, "cell", _frozen(self.cell, np.float64, (None, 3, 3), "cell"))
+        s = len(self.cell)
+        put(self, "pbc", _frozen(self.pbc, np.bool_, (s, 3), "pbc"))
+        put(self, "charge", _frozen(self.charge, np.int64, (s,), "charge"))
+        put(self, "multiplicity", _frozen(self.multiplicity, np.int64, (s,), "multiplicity"))
+        if n and (self.index[0] < 0 or self.index[-1] >= s or (np.diff(self.index) < 0).any()):
+            raise ValueError(f"index: expected non-decreasing system numbers in 0…{s - 1}")
+
+    @classmethod
+    def of(cls, systems: Sequence[System]) -> Batch:
+        """Concatenate structures."""
+        if not systems:
+            raise ValueError("Batch.of: needs at least one system")
+        return cls(
+            numbers=np.concatenate([s.numbers for s in systems]),
+            positions=np.concatenate([s.positions for s in systems]),
+            index=np.repeat(np.arange(len(systems)), [len(s) for s in systems]),
+            cell=np.stack([s.cell for s in systems]),
+            pbc=np.stack([s.pbc for s in systems]),
+            charge=np.array([s.charge for s in systems]),
+            multiplicity=np.array([s.multiplicity for s in systems]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.cell)
+
+    @cached_property
+    def offsets(self) -> Ints:
+        """(S + 1,) where each system's atoms start in the flat arrays."""
+        return np.concatenate([[0], np.cumsum(np.bincount(self.index, minlength=len(self)))])
+
+    def __iter__(self) -> Iterator[System]:
+        for k, (start, stop) in enumerate(zip(self.offsets, self.offsets[1:])):
+            yield System(
+                numbers=self.numbers[start:stop],
+                positions=self.positions[start:stop],
+                cell=self.cell[k],
+                pbc=self.pbc[k],
+                charge=int(self.charge[k]),
+                multiplicity=int(self.multiplicity[k]),
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Energies and forces of a batch. NaN is allowed here: the caller records it as a failure.
+
+    Args:
+        energy: (S,) eV.
+        forces: (N, 3) eV/Å.
+        stress: (S, 3, 3) eV/Å³, dE/dε over the volume; None where the potential has none.
+
+    Raises:
+        ValueError: a wrong shape.
+    """
+
+    energy: Floats
+    forces: Floats
+    stress: Floats | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "energy", _frozen(self.energy, np.float64, (None,), "energy"))
+        put(self, "forces", _frozen(self.forces, np.float64, (None, 3), "forces"))
+        if self.stress is not None:
+            put(self, "stress", _frozen(self.stress, np.float64, (len(self.energy), 3, 3), "stress"))
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """Reference energies and forces along one bond of one molecule.
+
+    Args:
+        name: unique in its set, "bond type/id", for example "C-O/64".
+        numbers: (N,) atomic numbers.
+        positions: (F, N, 3) Å.
+        coordinate: (F,) bond length in Å, strictly increasing.
+        energy: (F,) eV; NaN where the reference calculation failed.
+        forces: (F, N, 3) eV/Å; NaN likewise.
+        bond: (2,) the two bonded atoms.
+        fragment: (N,) ±1, the side of the bond each atom moves with (h_i of the source's Eq. 1).
+        charge: total charge in e.
+        multiplicity: 2S+1.
+        smiles: the molecule, atom-mapped where known; may be empty.
+
+    Raises:
+        ValueError: a wrong shape, a coordinate that does not increase, or labels other than ±1.
+    """
+
+    name: str
+    numbers: Ints
+    positions: Floats
+    coordinate: Floats
+    energy: Floats
+    forces: Floats
+    bond: Ints
+    fragment: Ints
+    charge: int
+    multiplicity: int
+    smiles: str = ""
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        what = f"scan {self.name}: "
+        if self.name.count("/") != 1:
+            raise ValueError(f"{what}the name must read 'bond type/id'")
+        put(self, "numbers", _frozen(self.numbers, np.int64, (None,), what + "numbers"))
+        n = len(self.numbers)
+        put(self, "positions", _frozen(self.positions, np.float64, (None, n, 3), what + "positions"))
+        f = len(self.positions)
+        put(self, "coordinate", _frozen(self.coordinate, np.float64, (f,), what + "coordinate"))
+        put(self, "energy", _frozen(self.energy, np.float64, (f,), what + "energy"))
+        put(self, "forces", _frozen(self.forces, np.float64, (f, n, 3), what + "forces"))
+        put(self, "bond", _frozen(self.bond, np.int64, (2,), what + "bond"))
+        put(self, "fragment", _frozen(self.fragment, np.int64, (n,), what + "fragment"))
+        _check_numbers(self.numbers, what + "numbers")
+        _check_finite(self.positions, what + "positions")
+        if not (np.diff(self.coordinate) > 0).all():
+            raise ValueError(f"{what}the coordinate must increase from frame to frame")
+        if not ((self.bond >= 0) & (self.bond < n)).all():
+            raise ValueError(f"{what}bond {self.bond.tolist()} names an atom outside 0…{n - 1}")
+        if not np.isin(self.fragment, (-1, 1)).all():
+            raise ValueError(f"{what}fragment labels must be −1 or +1")
+
+    def __len__(self) -> int:
+        return len(self.coordinate)
+
+    @property
+    def stratum(self) -> str:
+        """The bond type, by which statistics are stratified."""
+        return self.name.split("/")[0]
+
+    @cached_property
+    def labelled(self) -> Bools:
+        """(F,) frames whose reference energy and forces are all finite."""
+        return np.isfinite(self.energy) & np.isfinite(self.forces).all(axis=(1, 2))
+
+    def system(self, frame: int) -> System:
+        """Return one frame as a structure."""
+        return System(
+            self.numbers, self.positions[frame], charge=self.charge, multiplicity=self.multiplicity
+        )
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of everything but the SMILES."""
+        return digest(
+            (
+                self.name,
+                self.numbers,
+                self.positions,
+                self.coordinate,
+                self.energy,
+                self.forces,
+                self.bond,
+                self.fragment,
+                np.array([self.charge, self.multiplicity]),
+            )
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ScanSet:
+    """A data set of scans with the facts that make it usable.
+
+    Args:
+        name: short name, for example "bsct-spice".
+        level: level of theory of the labels, for example "wB97M-D3(BJ)/def2-TZVPPD".
+        licence: SPDX identifier or the owner's words.
+        source: who made it and where it came from.
+        scans: the scans, names unique.
+        provenance: everything else that made it (JSON types only).
+
+    Raises:
+        ValueError: an empty level or licence, or two scans of one name.
+    """
+
+    name: str
+    level: str
+    licence: str
+    source: str
+    scans: tuple[Scan, ...]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scans", tuple(self.scans))
+        for what in ("name", "level", "licence"):
+            if not getattr(self, what):
+                raise ValueError(f"scan set {self.name!r}: {what} must not be empty")
+        seen: set[str] = set()
+        for scan in self.scans:
+            if scan.name in seen:
+                raise ValueError(f"scan set {self.name!r}: two scans are called {scan.name!r}")
+            seen.add(scan.name)
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    def __iter__(self) -> Iterator[Scan]:
+        return iter(self.scans)
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of the level of theory and of all scans in order."""
+        return digest([self.level, *(scan.identity for scan in self.scans)])
