@@ -1,0 +1,1 @@
+"""Run tasks, keep what they return, resume by content."""
