@@ -15,17 +15,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
+
+Task = TypeVar("Task")
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-class Job[Task, Result](Protocol):
+class Job(Protocol):
     """What a worker does: hashable and picklable; built once in each worker, then called for every task."""
 
-    def build(self) -> Callable[[Task], Result]:
+    def build(self) -> Callable[[Any], Any]:
         """Load the model or engine and return the function that works on one task."""
         ...
 
@@ -58,9 +60,7 @@ class PoolSettings:
             raise ValueError(f"workers ≥ 0, threads ≥ 1 and recycle ≥ 0 are needed, got {self}")
 
 
-def run_pool[Task, Result](
-    job: Job[Task, Result], tasks: Iterable[Task], settings: PoolSettings
-) -> Iterator[tuple[Task, Result | Lost]]:
+def run_pool(job: Job, tasks: Iterable[Task], settings: PoolSettings) -> Iterator[tuple[Task, Any | Lost]]:
     """Yield each task with its result, in the order of completion.
 
     Args:
@@ -69,7 +69,7 @@ def run_pool[Task, Result](
         settings: number of workers, threads, limits.
 
     Raises:
-        Exception: what `job.build()` or the task's function raised. Tasks that may fail return that as a result.
+        Exception: what `job.build()` or the task's function raised; a task that may fail returns its failure.
     """
     if settings.workers == 0:
         work = job.build()
@@ -91,11 +91,11 @@ def run_pool[Task, Result](
             pool.join()
 
 
-def _drain[Task, Result](
-    pool: Any, job: Job[Task, Result], tasks: Iterator[Task], settings: PoolSettings
-) -> Iterator[tuple[Task, Result | Lost]]:
+def _drain(
+    pool: Any, job: Job, tasks: Iterator[Task], settings: PoolSettings
+) -> Iterator[tuple[Task, Any | Lost]]:
     """Keep every worker busy with one more task waiting behind it."""
-    pending: dict[Future[Result], Task] = {}
+    pending: dict[Future[Any], Task] = {}
     while True:
         for task in itertools.islice(tasks, 2 * settings.workers - len(pending)):
             pending[pool.schedule(_work, args=(job, task), timeout=settings.timeout)] = task
@@ -105,7 +105,7 @@ def _drain[Task, Result](
             yield pending.pop(future), _result(future, settings)
 
 
-def _result[Result](future: Future[Result], settings: PoolSettings) -> Result | Lost:
+def _result(future: Future[Any], settings: PoolSettings) -> Any | Lost:
     try:
         return future.result()
     except TimeoutError:
@@ -118,11 +118,11 @@ def _result[Result](future: Future[Result], settings: PoolSettings) -> Result | 
 
 
 @functools.cache
-def _built[Task, Result](job: Job[Task, Result]) -> Callable[[Task], Result]:
+def _built(job: Job) -> Callable[[Any], Any]:
     return job.build()
 
 
-def _work[Task, Result](job: Job[Task, Result], task: Task) -> Result:
+def _work(job: Job, task: Any) -> Any:
     return _built(job)(task)
 
 

@@ -1,7 +1,7 @@
 """Append-only record files: one JSON line per finished item, keyed by content, safe against any kill.
 
-The first line is a header that says what made the records (protocol, version, subject). A file whose header
-differs from what is asked for is refused: records of other weights or another protocol version are never mixed.
+The first line is a header that says what made the records (protocol, version, subject). A file whose
+header differs from what is asked for is refused: records of other weights are never mixed.
 """
 
 from __future__ import annotations
@@ -132,9 +132,9 @@ def _read(path: Path) -> tuple[Header, dict[str, Record], int]:
 class RecordFile:
     """A record file open for appending by one process.
 
-    Opening creates the file with its header, or checks the header of an existing one, drops an unfinished last
-    line, and reads what is there. `append` hands lines to the operating system at once, so that a killed process
-    loses nothing it appended; `sync` puts them on disk.
+    Opening creates the file with its header, or checks the header of an existing one, drops an unfinished
+    last line, and reads what is there. `append` hands lines to the operating system at once, so that a killed
+    process loses nothing it appended; `sync` puts them on disk.
 
     Raises:
         RecordError: the file belongs to other settings, is damaged, or another process is writing to it.

@@ -1,0 +1,89 @@
+"""Show how far a run is: a live bar on a terminal, a plain line every so often in a batch log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from sfumato.execution.runner import Tally
+
+LINE_SECONDS = 30.0
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time span a person reads at a glance, for example "3 min 20 s"."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def summary(tally: Tally, unit: str) -> str:
+    """Return one line: done of total, failures, rate, time left."""
+    parts = [f"{tally.skipped + tally.done}/{tally.total} {unit}"]
+    if tally.failed:
+        parts.append(f"{tally.failed} failed")
+    if tally.done:
+        parts.append(f"{tally.rate:.3g} {unit}/s")
+        if tally.skipped + tally.done < tally.total:
+            parts.append(f"{duration(tally.seconds_left)} left")
+    return ", ".join(parts)
+
+
+class ProgressLine:
+    """Watch a run on standard error; call it with each new tally.
+
+    Args:
+        what: what runs, for example the model's name.
+        unit: what is counted, for example "frames".
+    """
+
+    def __init__(self, what: str, unit: str) -> None:
+        self.what, self.unit = what, unit
+        console = Console(stderr=True)
+        self._bar = (
+            Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.fields[facts]}"),
+                console=console,
+                transient=True,
+            )
+            if console.is_terminal
+            else None
+        )
+        self._id = self._bar.add_task(what, total=None, facts="") if self._bar else None
+        self._spoke = time.monotonic()
+
+    def __call__(self, tally: Tally) -> None:
+        """Show the tally."""
+        facts = summary(tally, self.unit)
+        if self._bar is not None and self._id is not None:
+            self._bar.update(self._id, total=tally.total, completed=tally.skipped + tally.done, facts=facts)
+        elif time.monotonic() - self._spoke > LINE_SECONDS:
+            self._spoke = time.monotonic()
+            self.say(facts)
+
+    def say(self, text: str) -> None:
+        """Print a line about this run."""
+        print(f"{self.what}: {text}", file=sys.stderr, flush=True)  # noqa: T201 (this is the display)
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
