@@ -27,6 +27,8 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 class Job(Protocol):
     """What a worker does: hashable and picklable; built once in each worker, then called for every task."""
 
+    def __hash__(self) -> int: ...
+
     def build(self) -> Callable[[Any], Any]:
         """Load the model or engine and return the function that works on one task."""
         ...
