@@ -14,7 +14,7 @@ _PUBLIC = {
     "load": "potentials.specs:resolve",
     "from_ase": "potentials.potential",
     "load_scans": "datasets:load",
-    "run_bsct": "protocols.bsct:run",
+    "run_bsct": "protocols.run",
 }
 
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605 (the names above, imported when first used)

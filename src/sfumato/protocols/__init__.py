@@ -1,0 +1,1 @@
+"""One file per protocol: plan its items, analyse their records."""

@@ -1,0 +1,266 @@
+"""Run a protocol on models and data: one folder, one record file per model, resumable at any time."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sfumato import datasets
+from sfumato.execution.evaluate import Evaluate
+from sfumato.execution.folder import RunFolder, RunFolderError, provenance
+from sfumato.execution.pool import PoolSettings
+from sfumato.execution.records import Header, read_records
+from sfumato.execution.runner import Watch, run
+from sfumato.potentials.potential import Potential
+from sfumato.potentials.specs import resolve
+from sfumato.protocols import bsct
+from sfumato.systems import Batch, Scan, ScanSet
+
+Watcher = Callable[[str], AbstractContextManager[Watch]]
+
+
+@dataclass(frozen=True, eq=False)
+class BsctRun:
+    """Everything a reader of a run needs: the reference, every model's result, and what was asked for."""
+
+    scan_set: ScanSet
+    models: dict[str, bsct.ModelResult]
+    settings: bsct.Settings
+    manifest: dict[str, Any]
+    folder: Path
+
+    @property
+    def complete(self) -> bool:
+        """Whether every scan of every model came out ok."""
+        return all(n == total for n, total in (model.coverage for model in self.models.values()))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result file."""
+        return {
+            "models": {name: model.as_json() for name, model in self.models.items()},
+            "settings": self.settings.model_dump()
+            | {"protocol": bsct.NAME, "version": bsct.VERSION, "fsd_name": self.settings.fsd.name}
+            | {"limit_per_bond": self.manifest["limit_per_bond"]},
+            "provenance": self.manifest["provenance"] | {"data": self.manifest["data"]},
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model as the user named it."""
+
+    name: str
+    spec: str | None
+    potential: Potential
+
+    @classmethod
+    def of(cls, model: str | Potential) -> Subject:
+        """Read `SPEC`, `NAME=SPEC`, or a Potential."""
+        if not isinstance(model, str):
+            return cls(model.name, None, model)
+        named = re.fullmatch(r"([\w.+-]+)=(.+)", model)
+        spec = named[2] if named else model
+        potential = resolve(spec)
+        return cls(named[1] if named else potential.name, spec, potential)
+
+
+def subjects(models: Sequence[str | Potential]) -> list[Subject]:
+    """Resolve the models of a run.
+
+    Raises:
+        ValueError: a spec that cannot be resolved, or two models of one name.
+    """
+    found = [Subject.of(model) for model in models]
+    for name, count in Counter(subject.name for subject in found).items():
+        if count > 1:
+            raise ValueError(f"{count} models are called {name!r}; tell them apart with --model NAME=SPEC")
+    return found
+
+
+def run_bsct(
+    models: Sequence[str | Potential],
+    data: str | Path | ScanSet,
+    *,
+    out: Path | None = None,
+    settings: bsct.Settings = bsct.Settings(),  # noqa: B008 (frozen)
+    limit_per_bond: int | None = None,
+    pool: PoolSettings = PoolSettings(workers=0),  # noqa: B008 (frozen)
+    retry_failed: bool = False,
+    watch: Watcher = lambda name: nullcontext(lambda tally: None),
+) -> BsctRun:
+    """Evaluate models on bond scans, continuing where an earlier run of the same folder stopped.
+
+    Args:
+        models: specs ("gfn2-xtb", "file.py:factory", "NAME=SPEC") or Potential objects; an object is
+            evaluated in this process, a spec also in worker processes.
+        data: a named data set, a path to scans, or a ScanSet.
+        out: the run folder; default "runs/bsct-<data set>".
+        settings: of the test.
+        limit_per_bond: only the first scans of each bond type.
+        pool: workers (0: this process), threads, limits.
+        retry_failed: evaluate again what failed before.
+        watch: given a model's name, a context manager that yields a callback for its progress.
+
+    Returns:
+        The results of these models, with the data they were measured on.
+
+    Raises:
+        ValueError: bad data, model or settings; a folder that holds something else.
+        Stopped: on Ctrl-C or SIGTERM; call again to continue.
+    """
+    scan_set = datasets.load(data) if isinstance(data, str | Path) else data
+    scans = bsct.select(scan_set, limit_per_bond)
+    chosen = subjects(models)
+    folder = RunFolder(out or default_folder(scan_set))
+    manifest = _manifest(data, scan_set, limit_per_bond, settings, chosen)
+    folder.begin(manifest)
+    results = {}
+    for subject in chosen:
+        identity = subject.potential.identity
+        items = list(bsct.plan(scans, identity, settings))
+        header = Header(bsct.NAME, bsct.VERSION, subject.name, identity, manifest["provenance"])
+        with folder.open(header) as file:
+            with watch(subject.name) as callback:
+                run(
+                    Evaluate(subject.spec or subject.potential, identity),
+                    items,
+                    file,
+                    chunk=subject.potential.chunk,
+                    pool=pool if subject.spec else PoolSettings(workers=0),
+                    retry_failed=retry_failed,
+                    watch=callback,
+                )
+            results[subject.name] = bsct.analyse(scans, file.records, subject.name, identity, settings)
+    return BsctRun(scan_set, results, settings, manifest, folder.path)
+
+
+def load_bsct(folder: Path) -> BsctRun:
+    """Return a run from its folder, analysed anew from its records; nothing is evaluated.
+
+    Raises:
+        ValueError: the folder or its records are damaged, or the data set is not here or has changed.
+    """
+    run_folder = RunFolder(folder)
+    manifest = run_folder.manifest()
+    if (manifest.get("protocol"), manifest.get("version")) != (bsct.NAME, bsct.VERSION):
+        raise RunFolderError(f"{folder}: a run of {manifest.get('protocol')!r}, which is not {bsct.NAME!r}")
+    scan_set = datasets.load(manifest["data"]["spec"])
+    if scan_set.identity != manifest["data"]["identity"]:
+        raise RunFolderError(f"{folder}: the data set {manifest['data']['spec']} has changed since this run")
+    settings = bsct.Settings(**manifest["settings"])
+    scans = bsct.select(scan_set, manifest["limit_per_bond"])
+    results = {}
+    for name in manifest["models"]:
+        path = run_folder.record_path(name)
+        if path.exists():
+            header, records = read_records(path)
+            results[name] = bsct.analyse(scans, records, name, header.identity, settings)
+    return BsctRun(scan_set, results, settings, manifest, folder)
+
+
+def default_folder(scan_set: ScanSet) -> Path:
+    """Return where a run goes when nothing is said: runs/bsct-<data set>."""
+    return Path("runs") / f"{bsct.NAME}-{scan_set.name}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run of one model would take.
+
+    Args:
+        model: its name.
+        frames: structures to predict, and `done` of them already in the run folder.
+        seconds: single-worker time left, and the slowest and fastest timed frame's seconds per frame.
+    """
+
+    model: str
+    frames: int
+    done: int
+    seconds: float
+    fastest: float
+    slowest: float
+
+
+def plan_bsct(
+    models: Sequence[str | Potential],
+    data: str | Path | ScanSet,
+    *,
+    out: Path | None = None,
+    settings: bsct.Settings = bsct.Settings(),  # noqa: B008 (frozen)
+    limit_per_bond: int | None = None,
+    samples: int = 5,
+) -> list[Cost]:
+    """Time a few real frames of each model and say what the whole run would take; nothing is written.
+
+    Args:
+        models, data, out, settings, limit_per_bond: as for `run_bsct`.
+        samples: frames timed per model, from the smallest to the largest molecule.
+
+    Raises:
+        ValueError: as `run_bsct`, and where none of the sampled frames can be evaluated.
+    """
+    scan_set = datasets.load(data) if isinstance(data, str | Path) else data
+    scans = bsct.select(scan_set, limit_per_bond)
+    folder = RunFolder(out or default_folder(scan_set))
+    costs = []
+    for subject in subjects(models):
+        path = folder.record_path(subject.name)
+        records = read_records(path)[1] if path.exists() else {}
+        items = list(bsct.plan(scans, subject.potential.identity, settings))
+        todo = [item for item in items if item.key not in records]
+        timed = _time_frames(subject.potential, scans, samples)
+        seconds = sum(np.interp(len(item.payload.numbers), *timed) for item in todo)
+        costs.append(
+            Cost(subject.name, len(items), len(items) - len(todo), seconds, min(timed[1]), max(timed[1]))
+        )
+    return costs
+
+
+def _time_frames(potential: Potential, scans: Sequence[Scan], samples: int) -> tuple[list[int], list[float]]:
+    """Seconds per frame at a few molecule sizes, by real predictions after one to warm up."""
+    by_size = {len(scan.numbers): scan for scan in scans}
+    sizes = sorted(by_size)
+    picked = sorted({sizes[round(i)] for i in np.linspace(0, len(sizes) - 1, samples)})
+    potential.predict(Batch.of([by_size[picked[0]].system(len(by_size[picked[0]]) // 2)]))
+    seconds = []
+    for size in picked:
+        system = by_size[size].system(len(by_size[size]) // 2)
+        start = time.perf_counter()
+        potential.predict(Batch.of([system]))
+        seconds.append(time.perf_counter() - start)
+    return picked, seconds
+
+
+def _manifest(
+    data: str | Path | ScanSet,
+    scan_set: ScanSet,
+    limit_per_bond: int | None,
+    settings: bsct.Settings,
+    chosen: Sequence[Subject],
+) -> dict[str, Any]:
+    spec = scan_set.name if isinstance(data, ScanSet) else str(data)
+    if Path(spec).exists():
+        spec = str(Path(spec).resolve())
+    return {
+        "protocol": bsct.NAME,
+        "version": bsct.VERSION,
+        "data": {
+            "spec": spec,
+            "name": scan_set.name,
+            "level": scan_set.level,
+            "scans": len(scan_set),
+            "identity": scan_set.identity,
+        },
+        "limit_per_bond": limit_per_bond,
+        "models": {s.name: {"spec": s.spec, "identity": s.potential.identity} for s in chosen},
+        "settings": settings.model_dump(),
+        "provenance": provenance(),
+    }
