@@ -78,8 +78,8 @@ def to_ase(system: System) -> Atoms:
     )
 
 
-def _read_atoms(path: str | Path) -> list[Atoms]:
-    """Return every structure of a file; .xyz is always taken as extended XYZ."""
+def read_atoms(path: str | Path) -> list[Atoms]:
+    """Return every structure of a file as ASE objects; .xyz is always taken as extended XYZ."""
     import ase.io
 
     path = Path(path)
@@ -106,7 +106,7 @@ def read_systems(path: str | Path) -> list[System]:
         ValueError: no such file, or one that cannot be read; names the file and the structure.
     """
     systems = []
-    for k, atoms in enumerate(_read_atoms(path)):
+    for k, atoms in enumerate(read_atoms(path)):
         try:
             systems.append(from_ase(atoms))
         except ValueError as error:
@@ -135,7 +135,7 @@ def read_predictions(path: str | Path) -> Prediction:
     """
     from ase.stress import voigt_6_to_full_3x3_stress
 
-    frames = _read_atoms(path)
+    frames = read_atoms(path)
     stress = None
     if any(a.calc is not None and "stress" in a.calc.results for a in frames):
         stress = np.stack([voigt_6_to_full_3x3_stress(_result(a, "stress", (6,))) for a in frames])
