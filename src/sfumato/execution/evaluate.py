@@ -8,25 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sfumato.execution.records import Record, decode, encode, failed, ok
+from sfumato.execution.records import Record, encode, failed, ok
 from sfumato.execution.runner import Chunk, Item, each
 from sfumato.potentials.potential import Potential
 from sfumato.potentials.specs import resolve
-from sfumato.systems import Batch, Floats, Prediction, System
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """A structure on its way to a worker (unchecked until it is a System, which keeps planning fast)."""
-
-    numbers: np.ndarray
-    positions: np.ndarray
-    charge: int
-    multiplicity: int
-
-    def system(self) -> System:
-        """The checked structure."""
-        return System(self.numbers, self.positions, charge=self.charge, multiplicity=self.multiplicity)
+from sfumato.systems import Batch, Floats
 
 
 @dataclass(frozen=True)
@@ -88,8 +74,3 @@ def _record(item: Item, energy: float, forces: Floats, seconds: float) -> Record
             bad = value[~np.isfinite(value)].flat[0]
             return failed(item.key, f"the predicted {what} is not finite ({bad})", seconds=seconds)
     return ok(item.key, seconds=seconds, energy=float(energy), forces=encode(forces))
-
-
-def prediction(record: Record) -> Prediction:
-    """Return the energy and forces that a finished record holds, bit by bit as predicted."""
-    return Prediction(np.array([record["energy"]]), decode(record["forces"]))

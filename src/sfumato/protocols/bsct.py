@@ -5,7 +5,6 @@ Source: Liu et al. 2026, section 3 and appendix A. Every number is defined in do
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from sfumato.execution.evaluate import Frame, prediction
+from sfumato.execution.frames import Subject, prediction
 from sfumato.execution.records import Record
 from sfumato.execution.runner import Item
 from sfumato.metrics.forces import energy_mae_aligned, energy_mae_raw, force_mae
@@ -49,11 +48,11 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    floor: float = Field(1.0, gt=0)
-    stride: int = Field(1, ge=1)
+    floor: float = Field(default=1.0, gt=0)
+    stride: int = Field(default=1, ge=1)
     coordinate: Literal["length", "alpha"] = "length"
     minimum: Literal["reference", "own"] = "reference"
-    refine: int = Field(1, ge=1)
+    refine: int = Field(default=1, ge=1)
     seed: int = 0
 
     @property
@@ -86,24 +85,15 @@ def path_positions(scan: Scan, refine: int) -> Floats:
     return path
 
 
-def path_keys(scan: Scan, positions: Floats, identity: str) -> list[str]:
-    """Return the record key of every structure on a path: a hash of protocol, model and geometry."""
-    head = hashlib.sha256(f"{NAME}/{VERSION}/{identity}/{scan.charge}/{scan.multiplicity}".encode())
-    head.update(np.ascontiguousarray(scan.numbers, dtype="<i8").tobytes())
-    keys = []
-    for frame in np.ascontiguousarray(positions, dtype="<f8"):
-        sha = head.copy()
-        sha.update(frame.tobytes())
-        keys.append(sha.hexdigest())
-    return keys
+def subject(identity: str) -> Subject:
+    """Return whose records a model's are, under this version of the test."""
+    return Subject(NAME, VERSION, identity)
 
 
 def plan(scans: Sequence[Scan], identity: str, settings: Settings) -> Iterator[Item]:
     """Yield one item per structure to predict."""
     for scan in scans:
-        positions = path_positions(scan, settings.refine)
-        for key, frame in zip(path_keys(scan, positions, identity), positions, strict=True):
-            yield Item(key, Frame(scan.numbers, frame, scan.charge, scan.multiplicity))
+        yield from subject(identity).items(scan, path_positions(scan, settings.refine))
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +197,7 @@ def analyse(
 
 
 def _analyse_scan(scan: Scan, records: Mapping[str, Record], identity: str, settings: Settings) -> ScanResult:
-    keys = path_keys(scan, path_positions(scan, settings.refine), identity)
+    keys = subject(identity).keys(scan, path_positions(scan, settings.refine))
     found = [records.get(key) for key in keys]
     for number, record in enumerate(found):
         if record is not None and record["status"] != "ok":

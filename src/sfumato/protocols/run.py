@@ -54,7 +54,7 @@ class BsctRun:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class Model:
     """A model as the user named it."""
 
     name: str
@@ -62,7 +62,7 @@ class Subject:
     potential: Potential
 
     @classmethod
-    def of(cls, model: str | Potential) -> Subject:
+    def of(cls, model: str | Potential) -> Model:
         """Read `SPEC`, `NAME=SPEC`, or a Potential."""
         if not isinstance(model, str):
             return cls(model.name, None, model)
@@ -72,13 +72,13 @@ class Subject:
         return cls(named[1] if named else potential.name, spec, potential)
 
 
-def subjects(models: Sequence[str | Potential]) -> list[Subject]:
+def resolved(models: Sequence[str | Potential]) -> list[Model]:
     """Resolve the models of a run.
 
     Raises:
         ValueError: a spec that cannot be resolved, or two models of one name.
     """
-    found = [Subject.of(model) for model in models]
+    found = [Model.of(model) for model in models]
     for name, count in Counter(subject.name for subject in found).items():
         if count > 1:
             raise ValueError(f"{count} models are called {name!r}; tell them apart with --model NAME=SPEC")
@@ -118,7 +118,7 @@ def run_bsct(
     """
     scan_set = datasets.load(data) if isinstance(data, str | Path) else data
     scans = bsct.select(scan_set, limit_per_bond)
-    chosen = subjects(models)
+    chosen = resolved(models)
     folder = RunFolder(out or default_folder(scan_set))
     manifest = _manifest(data, scan_set, limit_per_bond, settings, chosen)
     folder.begin(manifest)
@@ -211,7 +211,7 @@ def plan_bsct(
     scans = bsct.select(scan_set, limit_per_bond)
     folder = RunFolder(out or default_folder(scan_set))
     costs = []
-    for subject in subjects(models):
+    for subject in resolved(models):
         path = folder.record_path(subject.name)
         records = read_records(path)[1] if path.exists() else {}
         items = list(bsct.plan(scans, subject.potential.identity, settings))
@@ -244,7 +244,7 @@ def _manifest(
     scan_set: ScanSet,
     limit_per_bond: int | None,
     settings: bsct.Settings,
-    chosen: Sequence[Subject],
+    chosen: Sequence[Model],
 ) -> dict[str, Any]:
     spec = scan_set.name if isinstance(data, ScanSet) else str(data)
     if Path(spec).exists():

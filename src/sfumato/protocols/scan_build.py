@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.execution.evaluate import prediction
 from sfumato.execution.folder import RunFolder, provenance
+from sfumato.execution.frames import Subject, prediction
 from sfumato.execution.label import LabelWith
 from sfumato.execution.pool import PoolSettings
 from sfumato.execution.records import Header, Record
 from sfumato.execution.runner import Watch, run
 from sfumato.io import Molecule, write_scan_set
-from sfumato.protocols import bsct
 from sfumato.reference.engines import Engine
 from sfumato.reference.scans import candidate_scans, scan_positions
 from sfumato.systems import Scan, ScanSet
@@ -168,12 +167,12 @@ def build_scans(
     engine.self_test()
     folder = RunFolder(path.with_name(path.name + ".campaign"))
     header = Header(NAME, VERSION, engine.level, engine.identity, provenance())
-    settings = bsct.Settings()
-    items = list(bsct.plan(geometry.scans, engine.identity, settings))
+    subject = Subject(NAME, VERSION, engine.identity)
+    items = [item for scan in geometry.scans for item in subject.items(scan, scan.positions)]
     with folder.open(header) as file:
         with watch or nullcontext(lambda tally: None) as callback:
             run(LabelWith(engine), items, file, pool=pool, watch=callback)
-        labelled = [_labelled(scan, file.records, engine) for scan in geometry.scans]
+        labelled = [_labelled(scan, file.records, subject) for scan in geometry.scans]
     scan_set = ScanSet(
         name=path.stem,
         level=engine.level,
@@ -192,11 +191,11 @@ def build_scans(
     return scan_set, geometry
 
 
-def _labelled(scan: Scan, records: dict[str, Record], engine: Engine) -> tuple[Scan, dict[str, Any]]:
+def _labelled(scan: Scan, records: dict[str, Record], subject: Subject) -> tuple[Scan, dict[str, Any]]:
     """Return the scan with its labels, and by frame why one is missing."""
     energy, forces = np.array(scan.energy), np.array(scan.forces)
     reasons = {}
-    keys = bsct.path_keys(scan, scan.positions, engine.identity)
+    keys = subject.keys(scan, scan.positions)
     for frame, record in enumerate(records[key] for key in keys):
         if record["status"] == "ok":
             label = prediction(record)
