@@ -1,0 +1,56 @@
+"""Read settings from YAML; an unknown key is an error that names the nearest valid one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+SettingsType = TypeVar("SettingsType", bound=BaseModel)
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """Return "did you mean …?" for a mistyped word, or the list of what is valid."""
+    valid = list(valid)
+    close = get_close_matches(word, valid, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(valid)}"
+
+
+def read_settings(kind: type[SettingsType], path: Path | None = None, **overrides: Any) -> SettingsType:
+    """Return settings from a YAML file and explicit values, the latter winning; None overrides nothing.
+
+    Args:
+        kind: the pydantic model.
+        path: a YAML mapping; None for the defaults.
+        overrides: from the command line.
+
+    Raises:
+        ValueError: an unreadable file, an unknown key, or a value out of range; says which and where.
+    """
+    where = "settings" if path is None else str(path)
+    values = {} if path is None else _mapping(path)
+    values |= {key: value for key, value in overrides.items() if value is not None}
+    for key in values:
+        if key not in kind.model_fields:
+            raise ValueError(f"{where}: unknown key {key!r}; {nearest(str(key), kind.model_fields)}")
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{where}: {key} = {first['input']!r}: {first['msg'].lower()}") from None
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: cannot be read as YAML: {error}") from None
+    if values is not None and not isinstance(values, dict):
+        raise ValueError(f"{path}: expected key: value lines, found a {type(values).__name__}")
+    return values or {}
