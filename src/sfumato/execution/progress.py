@@ -63,15 +63,25 @@ class ProgressLine:
         )
         self._id = self._bar.add_task(what, total=None, facts="") if self._bar else None
         self._spoke = time.monotonic()
+        self._tally: Tally | None = None
 
     def __call__(self, tally: Tally) -> None:
         """Show the tally."""
+        self._tally = tally
         facts = summary(tally, self.unit)
         if self._bar is not None and self._id is not None:
             self._bar.update(self._id, total=tally.total, completed=tally.skipped + tally.done, facts=facts)
         elif time.monotonic() - self._spoke > LINE_SECONDS:
             self._spoke = time.monotonic()
             self.say(facts)
+
+    def finish(self) -> None:
+        """Print how the run ended."""
+        if self._tally is not None:
+            took = f" in {duration(self._tally.seconds)}" if self._tally.done else ", nothing left to do"
+            self.say(summary(self._tally, self.unit) + took)
+            if self._tally.last_failure:
+                self.say(f"last failure: {self._tally.last_failure}")
 
     def say(self, text: str) -> None:
         """Print a line about this run."""

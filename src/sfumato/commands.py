@@ -1,0 +1,273 @@
+"""What each command does: one library call, and what a person sees of it. Returns the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sfumato.execution.runner import Watch
+    from sfumato.protocols.bsct import Settings
+    from sfumato.protocols.run import BsctRun
+
+DONE, PARTIAL = 0, 1
+DEMO_MODELS = ("gfn2-xtb", "gfn1-xtb", "morse", "lj", "lj-hard-cutoff", "lj-neighbour-cap", "lj-direct-noise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which models on which scans.
+
+    Args:
+        model: a name from `sfumato list`, file.py:factory, package.module:factory, or NAME=SPEC; repeat
+            for several.
+        data: a named data set, a packed .h5 file, or a folder in the released layout.
+        out: run folder; default runs/bsct-<data set>.
+        workers: worker processes.
+        limit_per_bond: only the first K scans of each bond type.
+        config: YAML file of test settings (docs/protocols.md).
+    """
+
+    model: Annotated[list[str], Parameter(negative="")]
+    data: str = "bsct-mini"
+    out: Path | None = None
+    workers: int = 1
+    limit_per_bond: int | None = None
+    config: Path | None = None
+
+    def settings(self) -> Settings:
+        """The test settings of the config file, or the defaults."""
+        from sfumato.config import read_settings
+        from sfumato.protocols.bsct import Settings
+
+        return read_settings(Settings, self.config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Selection):
+    """Selection, and how to run it.
+
+    Args:
+        threads: threads of each worker.
+        timeout: seconds one task may take.
+        retry_failed: evaluate failed frames again.
+        json: also write the results as JSON to this file.
+    """
+
+    threads: int = 1
+    timeout: float | None = None
+    retry_failed: Annotated[bool, Parameter(negative="")] = False
+    json: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How to build scans.
+
+    Args:
+        out: the HDF5 file to write.
+        engine: reference engine.
+        level: level of theory, as the engine names it.
+        licence: of the new data.
+        frames: frames per scan.
+        per_bond: scans sampled per bond type; default all.
+        seed: of the sampling.
+        workers: worker processes.
+        threads: threads of each worker.
+    """
+
+    out: Annotated[Path, Parameter(name=["--out", "-o"])]
+    engine: str = "tblite"
+    level: str = "GFN2-xTB"
+    licence: str = "unspecified"
+    frames: int = 100
+    per_bond: int | None = None
+    seed: int = 0
+    workers: int = 1
+    threads: int = 1
+
+
+def run_bsct(options: RunOptions) -> int:
+    """Evaluate models on bond scans; print the table."""
+    from sfumato.execution.folder import write_json
+    from sfumato.execution.pool import PoolSettings
+
+    result = _run(options, PoolSettings(options.workers, options.threads, options.timeout))
+    _show_run(result)
+    _say(f"records: {result.folder}   full report: sfumato report {result.folder}")
+    if options.json:
+        write_json(options.json, result.as_json())
+    return DONE if result.complete else PARTIAL
+
+
+def _run(options: RunOptions, pool: Any) -> BsctRun:
+    from sfumato.protocols.run import run_bsct as run
+
+    return run(
+        options.model,
+        options.data,
+        out=options.out,
+        settings=options.settings(),
+        limit_per_bond=options.limit_per_bond,
+        pool=pool,
+        retry_failed=options.retry_failed,
+        watch=lambda name: _progress(name, "frames"),
+    )
+
+
+def plan_bsct(selection: Selection) -> int:
+    """Print frames and estimated time of a run."""
+    from sfumato.protocols.run import plan_bsct as plan
+    from sfumato.report.tables import plan_table
+
+    costs = plan(
+        selection.model,
+        selection.data,
+        out=selection.out,
+        settings=selection.settings(),
+        limit_per_bond=selection.limit_per_bond,
+    )
+    _say(plan_table(costs, selection.workers))
+    return DONE
+
+
+def report(path: Path, out: Path | None) -> int:
+    """Print the table of every run at or below a path and write one HTML file."""
+    from sfumato.execution.folder import find_runs
+    from sfumato.protocols.run import load_bsct
+    from sfumato.report.html import write_report
+
+    runs = [load_bsct(folder.path) for folder in find_runs(path)]
+    for run in runs:
+        _show_run(run)
+    written = write_report(runs, out or path / "report.html")
+    _say(f"report: {written}")
+    return DONE if all(run.complete for run in runs) else PARTIAL
+
+
+def compare(path: Path, metric: str) -> int:
+    """Print the paired differences between the models of a run."""
+    from sfumato.protocols.run import load_bsct
+    from sfumato.report.tables import comparison_table
+
+    _say(comparison_table(load_bsct(path), metric))
+    return DONE
+
+
+def data_list() -> int:
+    """Print the named data sets."""
+    from sfumato import datasets
+    from sfumato.report.tables import rows_table
+
+    rows = [
+        (name, datasets.status(name), entry.level, entry.licence, entry.description)
+        for name, entry in datasets.DATASETS.items()
+    ]
+    _say(rows_table(("data set", "status", "level of theory", "licence", "what"), rows))
+    return DONE
+
+
+def data_get(name: str) -> int:
+    """Download, verify and pack a data set."""
+    from sfumato import datasets
+
+    _say(f"{name}: {datasets.get(name)}")
+    return DONE
+
+
+def data_import(name: str, path: Path) -> int:
+    """Verify and pack a data set from a local archive or folder."""
+    from sfumato import datasets
+
+    _say(f"{name}: {datasets.import_(name, path)}")
+    return DONE
+
+
+def data_check(name: str, json: Path | None) -> int:
+    """Print the quality statements of a data set."""
+    from sfumato import datasets
+    from sfumato.execution.folder import write_json
+    from sfumato.reference.quality import check_scans
+    from sfumato.report.tables import quality_table
+
+    quality = check_scans(datasets.load(name))
+    _say(quality_table(quality))
+    if json:
+        write_json(json, quality.as_json())
+    return DONE if quality.passed else PARTIAL
+
+
+def scan_build(molecules: Path, options: BuildOptions) -> int:
+    """Build a set of scans; print what was made and what was left out."""
+    from sfumato.execution.pool import PoolSettings
+    from sfumato.io import read_molecules
+    from sfumato.protocols.scan_build import Recipe, build_scans
+    from sfumato.reference.engines import make_engine
+    from sfumato.report.tables import exclusion_table
+
+    scan_set, geometry = build_scans(
+        read_molecules(molecules),
+        make_engine(options.engine, options.level),
+        options.out,
+        Recipe(options.licence, options.frames, options.per_bond, options.seed),
+        pool=PoolSettings(options.workers, options.threads),
+        watch=_progress(options.level, "frames"),
+    )
+    if geometry.excluded:
+        _say(exclusion_table(geometry.excluded))
+    missing = sum(int((~scan.labelled).sum()) for scan in scan_set)
+    frames = sum(len(scan) for scan in scan_set)
+    _say(f"{options.out}: {len(scan_set)} scans, {frames - missing} of {frames} frames labelled")
+    return DONE if not missing else PARTIAL
+
+
+def list_names() -> int:
+    """Print the names that can be used."""
+    from sfumato.potentials.specs import describe
+    from sfumato.report.tables import rows_table
+
+    _say(rows_table(("model", "what", "needs"), describe()))
+    return data_list()
+
+
+def demo(out: Path) -> int:
+    """Evaluate real methods and broken ones on bundled scans, write a report and say where."""
+    from sfumato.execution.pool import PoolSettings
+    from sfumato.report.html import write_report
+
+    result = _run(RunOptions(model=list(DEMO_MODELS), out=out, workers=2), PoolSettings(workers=2))
+    _show_run(result)
+    written = write_report([result], out / "report.html")
+    _say(f"\nOpen this file in a browser: {written.resolve()}")
+    return DONE if result.complete else PARTIAL
+
+
+def _show_run(run: BsctRun) -> None:
+    from sfumato.report.tables import failure_table, model_table
+
+    _say(model_table(run))
+    if not run.complete:
+        _say(failure_table(run))
+
+
+@contextmanager
+def _progress(what: str, unit: str) -> Iterator[Watch]:
+    """Show progress while a block runs, and one closing line."""
+    from sfumato.execution.progress import ProgressLine
+
+    with ProgressLine(what, unit) as line:
+        yield line
+    line.finish()
+
+
+def _say(content: RenderableType) -> None:
+    from rich.console import Console
+
+    Console().print(content, highlight=False, soft_wrap=isinstance(content, str))
