@@ -60,7 +60,7 @@ def digest(parts: Iterable[ArrayLike | str]) -> str:
             data, head = part.encode(), "str"
         else:
             array = np.asarray(part)
-            little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+            little = array.astype(array.dtype.newbyteorder("<"))
             data, head = little.tobytes(), f"{little.dtype.str}{little.shape}"
         sha.update(f"{head}:{len(data)};".encode())
         sha.update(data)
@@ -288,9 +288,7 @@ class Scan:
 
     def system(self, frame: int) -> System:
         """Return one frame as a structure."""
-        return System(
-            self.numbers, self.positions[frame], charge=self.charge, multiplicity=self.multiplicity
-        )
+        return System(self.numbers, self.positions[frame], charge=self.charge, multiplicity=self.multiplicity)
 
     @cached_property
     def identity(self) -> str:

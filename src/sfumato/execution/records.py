@@ -30,7 +30,7 @@ class RecordError(ValueError):
 
 def encode(array: NDArray[np.float64]) -> dict[str, Any]:
     """Return a float array as JSON: shape and base64 of its little-endian float64 bytes (bit-exact)."""
-    little = np.ascontiguousarray(array, dtype="<f8")
+    little = np.asarray(array, dtype="<f8")
     return {"shape": list(little.shape), "f8": base64.b64encode(little.tobytes()).decode()}
 
 
@@ -79,7 +79,7 @@ class Header:
         try:
             facts = json.loads(line)
             schema = facts.pop("sfumato-records")
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             raise RecordError(f"{path}: not a record file (its first line is no header)") from None
         if schema != SCHEMA:
             raise RecordError(f"{path}: record schema {schema}; this version of sfumato reads {SCHEMA}")

@@ -1,0 +1,259 @@
+"""The runner skips what is done, keeps what fails, and outlives its workers."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sfumato.execution.pool import Lost, PoolSettings, run_pool
+from sfumato.execution.records import Header, RecordFile, ok, read_records
+from sfumato.execution.runner import Item, Stopped, Tally, each, run
+
+HEADER = Header("test", 1, "squares", "id")
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Squares numbers and leaves a line for every item it works on; strings say how to misbehave."""
+
+    log: Path
+
+    def build(self):
+        def one(item):
+            with open(self.log, "a") as log:
+                log.write(item.key + "\n")
+            match item.payload:
+                case "raise":
+                    raise ValueError("not a number")
+                case "memory":
+                    raise MemoryError
+                case "die":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "exit":
+                    os._exit(3)
+                case "hang":
+                    time.sleep(60)
+            return ok(item.key, seconds=0.0, value=item.payload**2, pid=os.getpid())
+
+        return lambda chunk: each(chunk, one)
+
+
+@pytest.fixture
+def job(tmp_path):
+    return Squares(tmp_path / "worked.txt")
+
+
+@pytest.fixture
+def file(tmp_path):
+    with RecordFile(tmp_path / "records.jsonl", HEADER) as file:
+        yield file
+
+
+def items(*payloads):
+    return [Item(f"k{i}", payload) for i, payload in enumerate(payloads)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_every_item_gets_its_record(job, file, workers, chunk):
+    tally = run(job, items(*range(7)), file, chunk=chunk, pool=PoolSettings(workers))
+    assert {key: record["value"] for key, record in file.records.items()} == {f"k{i}": i**2 for i in range(7)}
+    assert (tally.total, tally.done, tally.failed, tally.skipped) == (7, 7, 0, 0)
+    assert read_records(file.path)[1] == file.records
+
+
+def test_work_happens_in_other_processes_one_per_worker(job, file):
+    run(job, items(*range(8)), file, pool=PoolSettings(2))
+    pids = {record["pid"] for record in file.records.values()}
+    assert os.getpid() not in pids
+    assert 1 <= len(pids) <= 2
+
+
+def test_finished_items_are_not_worked_on_again(job, file):
+    run(job, items(1, 2, 3), file)
+    tally = run(job, items(1, 2, 3, 4), file)
+    assert job.log.read_text().split() == ["k0", "k1", "k2", "k3"]
+    assert (tally.skipped, tally.done) == (3, 1)
+
+
+def test_one_key_is_one_piece_of_work(job, file):
+    tally = run(job, [Item("same", 3), Item("same", 3)], file)
+    assert (tally.total, tally.done) == (1, 1)
+
+
+def test_a_failure_is_a_record_with_its_reason_and_is_retried_only_on_request(job, file):
+    tally = run(job, items(1, "raise", "memory", 4), file, chunk=4)
+    assert tally.failed == 2
+    assert file.records["k1"]["reason"] == "ValueError: not a number"
+    assert "in one" in file.records["k1"]["traceback"]
+    assert file.records["k2"]["reason"] == "out of memory"
+    assert file.records["k3"]["value"] == 16
+    assert run(job, items(1, "raise", "memory", 4), file).done == 0
+    mended = run(job, items(1, 2, 3, 4), file, retry_failed=True)
+    assert (mended.done, mended.failed) == (2, 0)
+    assert file.records["k1"]["value"] == 4
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [("die", "killed by SIGKILL.*memory"), ("exit", "exited with code 3"), ("hang", "timed out after 2 s")],
+)
+def test_a_lost_worker_costs_only_the_item_it_had(job, file, payload, reason):
+    tally = run(job, items(1, payload, 3, 4), file, pool=PoolSettings(1, timeout=2.0))
+    assert tally.failed == 1
+    assert re.search(reason, file.records["k1"]["reason"])
+    assert [file.records[f"k{i}"]["value"] for i in (0, 2, 3)] == [1, 9, 16]
+
+
+def test_workers_are_recycled(job, file):
+    run(job, items(*range(6)), file, pool=PoolSettings(1, recycle=2))
+    assert len({record["pid"] for record in file.records.values()}) >= 3
+
+
+def test_the_pool_takes_tasks_only_a_few_ahead(tmp_path):
+    taken = []
+
+    def tasks():
+        for i in range(100):
+            taken.append(i)
+            yield (Item(str(i), i),)
+
+    results = run_pool(Squares(tmp_path / "log"), tasks(), PoolSettings(1))
+    next(results)
+    assert len(taken) <= 4
+    results.close()
+
+
+def test_thread_variables_reach_the_workers_and_not_the_driver(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    ((_, result),) = run_pool(ReadThreads(), [None], PoolSettings(1, threads=3))
+    assert result == "3"
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+
+
+@dataclass(frozen=True)
+class ReadThreads:
+    def build(self):
+        return lambda task: os.environ["OMP_NUM_THREADS"]
+
+
+@pytest.mark.parametrize("bad", [{"workers": -1}, {"threads": 0}, {"recycle": -1}])
+def test_impossible_pools_are_refused(bad):
+    with pytest.raises(ValueError, match="needed"):
+        PoolSettings(**bad)
+
+
+def test_lost_is_what_the_pool_says_of_a_dead_worker(tmp_path):
+    task = (Item("k", "die"),)
+    ((same, result),) = run_pool(Squares(tmp_path / "log"), [task], PoolSettings(1))
+    assert same == task
+    assert isinstance(result, Lost)
+
+
+def test_the_tally_estimates_from_this_runs_rate_alone():
+    tally = Tally(total=100, skipped=50, done=10, seconds=5.0)
+    assert tally.rate == 2.0
+    assert tally.seconds_left == 20.0
+    assert Tally(total=10).seconds_left is None
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from sfumato.execution.pool import PoolSettings
+from sfumato.execution.records import Header, RecordFile
+from sfumato.execution.runner import Item, Stopped, run
+sys.path.insert(0, {tests!r})
+from slow_squares import SlowSquares
+
+if __name__ == "__main__":
+    with RecordFile(Path({out!r}), Header("test", 1, "squares", "id")) as file:
+        try:
+            run(SlowSquares(Path({log!r})), [Item(f"k{{i}}", i) for i in range(12)], file,
+                pool=PoolSettings({workers}))
+        except Stopped as stopped:
+            sys.exit(stopped.exit_code)
+"""
+
+
+def start(tmp_path, workers):
+    (tmp_path / "slow_squares.py").write_text(
+        textwrap.dedent("""
+        import time
+        from dataclasses import dataclass
+        from pathlib import Path
+        from sfumato.execution.records import ok
+        from sfumato.execution.runner import each
+
+        @dataclass(frozen=True)
+        class SlowSquares:
+            log: Path
+
+            def build(self):
+                def one(item):
+                    time.sleep(0.15)
+                    with open(self.log, "a") as log:
+                        log.write(item.key + "\\n")
+                    return ok(item.key, seconds=0.0, value=item.payload ** 2)
+                return lambda chunk: each(chunk, one)
+        """)
+    )
+    script = tmp_path / "script.py"
+    script.write_text(
+        SCRIPT.format(
+            tests=str(tmp_path),
+            out=str(tmp_path / "r.jsonl"),
+            log=str(tmp_path / "worked.txt"),
+            workers=workers,
+        )
+    )
+    return subprocess.Popen([sys.executable, script], cwd=tmp_path)
+
+
+def wait_for_records(path, count):
+    for _ in range(400):
+        if path.exists() and path.read_bytes().count(b"\n") > count:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the run made no records")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_run_continues_and_repeats_no_finished_item(tmp_path, number, workers):
+    process = start(tmp_path, workers)
+    wait_for_records(tmp_path / "r.jsonl", 3)
+    process.send_signal(number)
+    assert process.wait(timeout=20) == (-9 if number == signal.SIGKILL else 128 + number)
+    time.sleep(0.5)
+    finished = set(read_records(tmp_path / "r.jsonl")[1])
+    assert 3 <= len(finished) < 12
+    worked_before = (tmp_path / "worked.txt").read_text().split()
+    assert start(tmp_path, workers).wait(timeout=60) == 0
+    worked_after = (tmp_path / "worked.txt").read_text().split()[len(worked_before) :]
+    assert not finished & set(worked_after)
+    records = read_records(tmp_path / "r.jsonl")[1]
+    assert {key: record["value"] for key, record in records.items()} == {f"k{i}": i**2 for i in range(12)}
+
+
+def test_workers_die_with_a_killed_driver(tmp_path):
+    process = start(tmp_path, 2)
+    wait_for_records(tmp_path / "r.jsonl", 1)
+    process.kill()
+    process.wait()
+    time.sleep(1.5)
+    before = (tmp_path / "worked.txt").read_text()
+    time.sleep(1.0)
+    assert (tmp_path / "worked.txt").read_text() == before
+
+
+def test_stopped_knows_the_shells_exit_code():
+    assert Stopped(signal.SIGTERM).exit_code == 143
+    assert Stopped(signal.SIGINT).exit_code == 130
