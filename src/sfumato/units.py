@@ -13,10 +13,10 @@ BOHR = 0.529177210544
 HARTREE_PER_BOHR = HARTREE / BOHR
 """eV/Å per hartree/bohr."""
 
-KCAL_PER_MOL = 0.0433641042
+KCAL_PER_MOL = 0.04336410424
 """eV per kcal/mol (thermochemical calorie)."""
 
-KJ_PER_MOL = 0.0103642697
+KJ_PER_MOL = 0.01036426966
 """eV per kJ/mol."""
 
 MEV = 1e-3
@@ -25,5 +25,5 @@ MEV = 1e-3
 KELVIN = 8.617333262145179e-5
 """eV per kelvin (Boltzmann constant)."""
 
-AMU_A2_PER_FS2 = 103.642697
+AMU_A2_PER_FS2 = 103.6426967
 """eV per amu·Å²/fs²."""
