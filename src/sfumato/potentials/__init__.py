@@ -1,0 +1,1 @@
+"""One interface for every potential: the package's own, ASE calculators and third-party models."""

@@ -1,0 +1,160 @@
+"""Turn what a user types after --model into a potential."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from sfumato.config import nearest
+from sfumato.potentials.potential import FromASE, Potential, fingerprint
+from sfumato.systems import digest
+
+
+@dataclass(frozen=True)
+class Named:
+    """A row of the table of models.
+
+    Args:
+        make: builds it; takes the text after the colon, or "".
+        what: one line for people.
+        needs: what must be installed, empty if nothing.
+        argument: how the text after the colon is called in `sfumato list`, empty if it takes none.
+    """
+
+    make: Callable[[str], Potential]
+    what: str
+    needs: str = ""
+    argument: str = ""
+
+
+def _engine(method: str) -> Callable[[str], Potential]:
+    def make(_: str) -> Potential:
+        from sfumato.potentials.adapters import from_engine
+        from sfumato.reference.engines import TBLite
+
+        return from_engine(TBLite(method), method.lower())
+
+    return make
+
+
+def _pair(name: str) -> Callable[[str], Potential]:
+    def make(_: str) -> Potential:
+        from sfumato.models.pair import named_pair
+
+        return named_pair(name)
+
+    return make
+
+
+def _adapter(function: str) -> Callable[[str], Potential]:
+    def make(argument: str) -> Potential:
+        adapters = importlib.import_module("sfumato.potentials.adapters")
+        potential: Potential = getattr(adapters, function)(argument)
+        return potential
+
+    return make
+
+
+NAMED: dict[str, Named] = {
+    "gfn2-xtb": Named(_engine("GFN2-xTB"), "extended tight binding", "sfumato[xtb]"),
+    "gfn1-xtb": Named(_engine("GFN1-xTB"), "extended tight binding, older", "sfumato[xtb]"),
+    "lj": Named(_pair("lj"), "Lennard-Jones, smooth: must pass"),
+    "morse": Named(_pair("morse"), "Morse, smooth: must pass"),
+    "lj-hard-cutoff": Named(_pair("lj-hard-cutoff"), "control: energy jumps at the cutoff"),
+    "lj-neighbour-cap": Named(_pair("lj-neighbour-cap"), "control: energy jumps at a neighbour swap"),
+    "lj-direct-noise": Named(_pair("lj-direct-noise"), "control: force is no gradient"),
+    "sevennet": Named(_adapter("sevennet"), "SevenNet", "sevenn", "NAME_OR_FILE"),
+    "chgnet": Named(_adapter("chgnet"), "CHGNet in a 60 Å box", "chgnet", "[FILE]"),
+    "mace": Named(_adapter("mace"), "MACE", "mace-torch", "FILE"),
+}
+
+
+def describe() -> list[tuple[str, str, str]]:
+    """Return (spec, what, needs) of every named model."""
+    rows = [(f"{n}:{row.argument}" if row.argument else n, row.what, row.needs) for n, row in NAMED.items()]
+    return [*rows, ("FILE.py:FACTORY, PACKAGE.MODULE:FACTORY", "your own: returns an ASE calculator", "")]
+
+
+def resolve(spec: str) -> Potential:
+    """Return the potential that a spec names.
+
+    Args:
+        spec: a name of `NAMED` (with ":argument" where it takes one), `path/to/file.py:factory`, or
+            `package.module:factory`. A factory takes no argument; it returns an ASE calculator or a Potential.
+
+    Raises:
+        ValueError: an unknown name, a missing file or factory, a factory that raises or returns something
+            else, or a package that is not installed.
+    """
+    head, colon, tail = spec.rpartition(":") if ".py:" in spec else spec.partition(":")
+    name = head if colon else spec
+    if name in NAMED:
+        row = NAMED[name]
+        if tail and not row.argument:
+            raise ValueError(f"model {spec!r}: {name} takes no argument; write --model {name}")
+        if row.argument and not row.argument.startswith("[") and not tail:
+            raise ValueError(f"model {spec!r}: write --model {name}:{row.argument}")
+        return row.make(tail)
+    if not colon or not tail:
+        hint = "add :factory, the name of a function in it" if spec.endswith(".py") else nearest(spec, NAMED)
+        raise ValueError(f"unknown model {spec!r}; {hint}")
+    return _from_factory(spec, head, tail)
+
+
+def _from_factory(spec: str, module_name: str, factory_name: str) -> Potential:
+    module, source = _load(spec, module_name)
+    factory = getattr(module, factory_name, None)
+    if not callable(factory):
+        functions = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise ValueError(f"model {spec!r}: no function {factory_name!r}; {nearest(factory_name, functions)}")
+    try:
+        made = factory()
+    except Exception as error:
+        raise ValueError(
+            f"model {spec!r}: {factory_name}() raised {type(error).__name__}: {error}"
+        ) from error
+    if isinstance(made, Potential):
+        return made
+    if not hasattr(made, "get_potential_energy") and not hasattr(made, "calculate"):
+        raise ValueError(
+            f"model {spec!r}: {factory_name}() returned a {type(made).__name__}; "
+            "return an ASE calculator or a Potential"
+        )
+    identity = digest([source, factory_name, fingerprint(made)])
+    return FromASE(made, _short_name(module_name, factory_name), identity)
+
+
+def _load(spec: str, module_name: str) -> tuple[ModuleType, str]:
+    """Import the user's module, and return it with its source text."""
+    try:
+        if module_name.endswith(".py"):
+            path = Path(module_name).resolve()
+            if not path.is_file():
+                raise ValueError(f"model {spec!r}: there is no file {module_name}")
+            found = importlib.util.spec_from_file_location(f"sfumato_user_{path.stem}", path)
+            assert found is not None
+            assert found.loader is not None
+            module = importlib.util.module_from_spec(found)
+            found.loader.exec_module(module)
+        else:
+            module = importlib.import_module(module_name)
+            path = Path(module.__file__ or "")
+    except ValueError:
+        raise
+    except ModuleNotFoundError as error:
+        unknown = error.name is not None and module_name.startswith(error.name)
+        hint = f" ({nearest(module_name, NAMED)})" if unknown else ""
+        raise ValueError(f"model {spec!r}: {error}{hint}") from error
+    except Exception as error:
+        raise ValueError(f"model {spec!r}: importing it raised {type(error).__name__}: {error}") from error
+    return module, path.read_text() if path.suffix == ".py" else ""
+
+
+def _short_name(module_name: str, factory_name: str) -> str:
+    stem = Path(module_name).stem if module_name.endswith(".py") else module_name.rpartition(".")[2]
+    return re.sub(r"[^\w.+-]", "_", f"{stem}-{factory_name}")
