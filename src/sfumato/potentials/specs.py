@@ -85,7 +85,7 @@ def resolve(spec: str) -> Potential:
 
     Args:
         spec: a name of `NAMED` (with ":argument" where it takes one), `path/to/file.py:factory`, or
-            `package.module:factory`. A factory takes no argument; it returns an ASE calculator or a Potential.
+            `package.module:factory`. A factory takes nothing and returns an ASE calculator or a Potential.
 
     Raises:
         ValueError: an unknown name, a missing file or factory, a factory that raises or returns something
