@@ -14,7 +14,7 @@ import pytest
 
 from sfumato.execution.pool import Lost, PoolSettings, run_pool
 from sfumato.execution.records import Header, RecordFile, ok, read_records
-from sfumato.execution.runner import Item, Stopped, Tally, each, run
+from sfumato.execution.runner import Item, Pace, Stopped, Tally, each, run
 
 HEADER = Header("test", 1, "squares", "id")
 
@@ -40,7 +40,7 @@ class Squares:
                     os._exit(3)
                 case "hang":
                     time.sleep(60)
-            return ok(item.key, seconds=0.0, value=item.payload**2, pid=os.getpid())
+            return ok(item.key, seconds=1.0, value=item.payload**2, pid=os.getpid())
 
         return lambda chunk: each(chunk, one)
 
@@ -112,6 +112,12 @@ def test_a_lost_worker_costs_only_the_item_it_had(job, file, payload, reason):
     assert [file.records[f"k{i}"]["value"] for i in (0, 2, 3)] == [1, 9, 16]
 
 
+def test_items_lost_together_are_tried_again_one_by_one(job, file):
+    tally = run(job, items(1, 2, "die", 4, "exit", 6), file, chunk=6, pool=PoolSettings(1))
+    assert tally.failed == 2
+    assert [file.records[f"k{i}"]["status"] for i in range(6)] == ["ok", "ok", "failed", "ok", "failed", "ok"]
+
+
 def test_workers_are_recycled(job, file):
     run(job, items(*range(6)), file, pool=PoolSettings(1, recycle=2))
     assert len({record["pid"] for record in file.records.values()}) >= 3
@@ -155,6 +161,19 @@ def test_lost_is_what_the_pool_says_of_a_dead_worker(tmp_path):
     ((same, result),) = run_pool(Squares(tmp_path / "log"), [task], PoolSettings(1))
     assert same == task
     assert isinstance(result, Lost)
+
+
+def test_quick_items_travel_together_and_slow_ones_alone():
+    pace = Pace(1)
+    chunks = pace.chunks(items(*range(2000)))
+    assert len(next(chunks)) == 1
+    pace.learn([ok("k", seconds=0.01)])
+    assert len(next(chunks)) == 20
+    pace.learn([ok("k", seconds=0.0)])
+    assert len(next(chunks)) == 256
+    pace.learn([ok("k", seconds=5.0)] * 3)
+    assert len(next(chunks)) == 1
+    assert len(next(Pace(32).chunks(items(*range(100))))) == 32
 
 
 def test_the_tally_estimates_from_this_runs_rate_alone():
@@ -201,7 +220,7 @@ def start(tmp_path, workers):
                     time.sleep(0.15)
                     with open(self.log, "a") as log:
                         log.write(item.key + "\\n")
-                    return ok(item.key, seconds=0.0, value=item.payload ** 2)
+                    return ok(item.key, seconds=0.15, value=item.payload ** 2)
                 return lambda chunk: each(chunk, one)
         """)
     )

@@ -18,6 +18,11 @@ from sfumato.execution.records import Record, RecordFile, failed
 
 SYNC_SECONDS = 1.0
 
+CHUNK_SECONDS = 0.2
+"""Quick items travel together, about this long, so that handing them over costs next to nothing."""
+
+MAX_CHUNK = 256
+
 
 @dataclass(frozen=True)
 class Item:
@@ -77,7 +82,7 @@ def run(
         job: builds the function that turns a chunk of items into their records.
         items: all items of the run; those with a record in `file` are skipped.
         file: open for appending.
-        chunk: items handed to a worker at once.
+        chunk: items handed to a worker at once, at least; more where they take under `CHUNK_SECONDS`.
         pool: workers, threads, limits.
         retry_failed: work again on items whose record is a failure.
         watch: called after every chunk with the tally so far.
@@ -95,10 +100,7 @@ def run(
     watch(tally)
     start = synced = time.perf_counter()
     with stop_signals():
-        for task, result in run_pool(job, _chunks(todo, chunk), pool):
-            records = (
-                [failed(item.key, result.reason) for item in task] if isinstance(result, Lost) else result
-            )
+        for records in _results(job, todo, Pace(chunk), pool):
             file.append(records)
             now = time.perf_counter()
             if now - synced > SYNC_SECONDS:
@@ -113,6 +115,21 @@ def run(
             watch(tally)
     file.sync()
     return tally
+
+
+def _results(job: Job, todo: Sequence[Item], pace: Pace, pool: PoolSettings) -> Iterator[list[Record]]:
+    """Yield records chunk by chunk; items lost together with a worker are tried again one by one."""
+    suspects: list[Item] = []
+    for task, result in run_pool(job, pace.chunks(todo), pool):
+        if not isinstance(result, Lost):
+            pace.learn(result)
+            yield result
+        elif len(task) > 1:
+            suspects += task
+        else:
+            yield [failed(task[0].key, result.reason)]
+    if suspects:
+        yield from _results(job, suspects, Pace(1, alone=True), pool)
 
 
 def each(items: Chunk, work: Callable[[Item], Record]) -> list[Record]:
@@ -163,7 +180,22 @@ def _unique(items: Iterable[Item]) -> Iterator[Item]:
             yield item
 
 
-def _chunks(items: Iterable[Item], size: int) -> Iterator[Chunk]:
-    iterator = iter(items)
-    while chunk := tuple(islice(iterator, size)):
-        yield chunk
+@dataclass
+class Pace:
+    """How many items travel together: learned from the seconds of the last ones."""
+
+    least: int
+    size: int = 0
+    alone: bool = False
+
+    def learn(self, records: list[Record]) -> None:
+        """Take note of how long items take."""
+        seconds = sum(record["seconds"] for record in records) / len(records)
+        fitting = CHUNK_SECONDS / seconds if seconds > 0 else MAX_CHUNK
+        self.size = 1 if self.alone else int(min(fitting, MAX_CHUNK))
+
+    def chunks(self, items: Iterable[Item]) -> Iterator[Chunk]:
+        """Cut items into chunks, each as large as the pace at that moment says."""
+        iterator = iter(items)
+        while chunk := tuple(islice(iterator, max(self.least, self.size))):
+            yield chunk
