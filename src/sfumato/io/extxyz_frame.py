@@ -132,15 +132,15 @@ def _frame_by_ase(text: str, where: str) -> Frame:
     if atoms.pbc.any():
         raise ValueError(f"{where}: the frame is periodic; bond scans are of molecules")
     try:
-        system = from_ase(atoms)
-    except ValueError as error:
+        system, energy = from_ase(atoms), float(results["energy"])
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
     smiles = atoms.info.get("smiles", "")
     says_spin = not {"multiplicity", "spin"}.isdisjoint(atoms.info)
     return Frame(
         numbers=system.numbers,
         positions=system.positions,
-        energy=float(results["energy"]),
+        energy=energy,
         forces=np.array(results["forces"], dtype=float),
         smiles=smiles if isinstance(smiles, str) else "",  # ASE takes "F" for false
         charge=system.charge if "charge" in atoms.info else None,
