@@ -1,0 +1,219 @@
+"""The command line: what a user types, reads and gets back."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sfumato.execution.records import read_records
+from sfumato.io import write_scan_set
+from tests.test_bsct import scan_set
+
+MODEL = """
+import time
+from ase.calculators.calculator import Calculator, all_changes
+import numpy as np
+
+class Spring(Calculator):
+    implemented_properties = ["energy", "forces"]
+    k, pause, fail = 5.0, 0.0, False
+
+    def calculate(self, atoms=None, properties=(), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        time.sleep(self.pause)
+        vector = atoms.positions[1] - atoms.positions[0]
+        b = np.linalg.norm(vector)
+        energy = 0.5 * self.k * (b - 1.5) ** 2
+        pull = -self.k * (b - 1.5) * vector / b
+        self.results = {"energy": float("nan") if self.fail and b > 2.9 else energy,
+                        "forces": np.array([-pull, pull])}
+
+def spring():
+    return Spring()
+
+def slow():
+    made = Spring(); made.pause = 0.05
+    return made
+
+def failing():
+    made = Spring(); made.fail = True
+    return made
+
+def wrong():
+    return 42
+
+def raising():
+    raise RuntimeError("no weights here")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "m.py").write_text(MODEL)
+    write_scan_set(tmp_path / "springs.h5", scan_set())
+    return tmp_path
+
+
+def command(*words):
+    return [str(Path(sys.executable).parent / "sfumato"), *words]
+
+
+def sfumato(folder, *words):
+    env = os.environ | {"COLUMNS": "80", "SFUMATO_CACHE": str(folder / "cache")}
+    return subprocess.run(
+        command(*words), cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def bsct(folder, *models, options=()):
+    words = [word for model in models for word in ("--model", model)]
+    return sfumato(folder, "run", "bsct", *words, "--data", "springs.h5", *options)
+
+
+def test_a_run_prints_a_table_and_writes_the_promised_json(folder):
+    result = bsct(folder, "m.py:spring", "stiff=m.py:spring", options=["--json", "out.json", "--out", "r"])
+    assert result.returncode == 0, result.stderr
+    assert "stiff" in result.stdout
+    assert "1/1" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    out = json.loads((folder / "out.json").read_text())
+    assert set(out) == {"models", "settings", "provenance"}
+    model = out["models"]["m-spring"]
+    assert model["coverage"] == [1, 1]
+    scan = model["scans"]["C-C/a"]
+    assert scan["status"] == "ok"
+    for name in ("fsd_full", "fsd_compress", "fsd_stretch", "force_mae_full", "energy_mae_raw_full"):
+        assert scan[name] == pytest.approx(0.0, abs=1e-12)
+        assert model["mean"][name] == scan[name]
+        assert len(model["interval95"][name]) == 2
+    assert out["provenance"]["data"]["level"] == "harmonic"
+    assert out["settings"]["floor"] == 1.0
+
+
+def test_failed_items_are_shown_with_reason_and_exit_code_1(folder):
+    result = bsct(folder, "m.py:failing", options=["--json", "out.json"])
+    assert result.returncode == 1, result.stderr
+    assert "0/1" in result.stdout
+    assert "the predicted energy is not finite" in re.sub(r"\s+", " ", result.stdout)
+    scan = json.loads((folder / "out.json").read_text())["models"]["m-failing"]["scans"]["C-C/a"]
+    assert scan["status"] == "failed"
+    assert "fsd_full" not in scan
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "gfn2-xbt"], r"unknown model 'gfn2-xbt'; did you mean 'gfn2-xtb'\?"),
+        (["--model", "nothere.py:f"], "there is no file nothere.py"),
+        (["--model", "m.py"], "add :factory"),
+        (["--model", "m.py:sprong"], "no function 'sprong'; did you mean 'spring'"),
+        (["--model", "m.py:wrong"], "returned a int"),
+        (["--model", "m.py:raising"], r"raising\(\) raised RuntimeError: no weights here"),
+        (["--model", "m.py:spring", "--data", "bsct-mimi"], "bsct-mini"),
+        (["--model", "m.py:spring", "--data", "bsct-spice"], "sfumato data import bsct-spice PATH"),
+        (["--model", "m.py:spring", "--model", "m.py:spring"], "NAME=SPEC"),
+        (["--model", "m.py:spring", "--wrokers", "2"], "--workers"),
+        (["--model", "m.py:spring", "--config", "c.yaml"], "unknown key 'flor'; did you mean 'floor'"),
+        (["--model", "m.py:spring", "--config", "d.yaml"], "floor = -1"),
+        (["--model", "m.py:spring", "--config", "none.yaml"], "none.yaml: cannot be read"),
+        (["--model", "m.py:spring", "--workers", "-1"], "workers"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(folder, words, message):
+    (folder / "c.yaml").write_text("flor: 0.5\n")
+    (folder / "d.yaml").write_text("floor: -1\n")
+    result = sfumato(folder, "run", "bsct", *words)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert re.search(message, result.stderr), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_setting_changes_the_name_of_its_number(folder):
+    (folder / "c.yaml").write_text("floor: 0.5\nrefine: 2\n")
+    result = bsct(folder, "m.py:spring", options=["--config", "c.yaml", "--json", "out.json"])
+    assert result.returncode == 0, result.stderr
+    scan = json.loads((folder / "out.json").read_text())["models"]["m-spring"]["scans"]["C-C/a"]
+    assert "fsd[floor=0.5]_full" in scan
+    assert "work_energy_residual[refine=2]_full" in scan
+
+
+def test_a_changed_model_is_refused_in_the_same_folder(folder):
+    assert bsct(folder, "m.py:spring").returncode == 0
+    (folder / "m.py").write_text(MODEL.replace("k, pause, fail = 5.0", "k, pause, fail = 6.0"))
+    result = bsct(folder, "m.py:spring")
+    assert result.returncode == 2
+    assert "another identity" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_says_so_and_continues(folder, number):
+    words = ["run", "bsct", "--model", "m.py:slow", "--data", "springs.h5", "--out", "r"]
+    process = subprocess.Popen(command(*words), cwd=folder, stderr=subprocess.PIPE, text=True)
+    path = folder / "r" / "records" / "m-slow.jsonl"
+    while not path.exists() or path.read_bytes().count(b"\n") < 4:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    if number != signal.SIGKILL:
+        assert process.returncode == 128 + number
+        assert "the same command continues" in said
+    done = set(read_records(path)[1])
+    assert 3 <= len(done) < 40
+    result = sfumato(folder, *words)
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line)["key"] for line in path.read_text().splitlines()[1:]]
+    assert len(lines) == len(set(lines)) == 40
+
+
+def test_plan_report_compare_and_lists(folder):
+    plan = sfumato(folder, "plan", "bsct", "--model", "m.py:spring", "--data", "springs.h5")
+    assert plan.returncode == 0, plan.stderr
+    assert "40" in plan.stdout
+    assert bsct(folder, "m.py:spring", "other=m.py:spring").returncode == 0
+    report = sfumato(folder, "report", "runs")
+    assert report.returncode == 0, report.stderr
+    assert (folder / "runs" / "report.html").exists()
+    compare = sfumato(folder, "compare", "runs/bsct-springs")
+    assert compare.returncode == 0, compare.stderr
+    listed = sfumato(folder, "list")
+    assert listed.returncode == 0, listed.stderr
+    assert "lj-hard-cutoff" in listed.stdout
+    assert "bsct-spice" in listed.stdout
+    check = sfumato(folder, "data", "check", "springs.h5")
+    assert check.returncode in (0, 1), check.stderr
+    for shown in (plan, report, compare, listed, check):
+        assert max(map(len, shown.stdout.splitlines())) <= 80, shown.stdout
+
+
+def test_report_of_a_folder_without_runs_says_so(folder):
+    result = sfumato(folder, "report", ".")
+    assert result.returncode == 2
+    assert "no run folders here" in result.stderr
+
+
+def test_scan_build_makes_a_set_that_a_run_takes(folder):
+    pytest.importorskip("tblite", reason="labels with GFN2-xTB")
+    mini = Path(__file__).parents[1] / "src" / "sfumato" / "data" / "bsct-mini.extxyz"
+    ethane = "\n".join(mini.read_text().splitlines()[:10]) + "\n"
+    (folder / "ethane.extxyz").write_text(ethane)
+    built = sfumato(folder, "scan", "build", "ethane.extxyz", "-o", "e.h5", "--frames", "12")
+    assert built.returncode == 0, built.stderr
+    assert "1 scans, 12 of 12 frames labelled" in built.stdout
+    run = sfumato(folder, "run", "bsct", "--model", "gfn2-xtb", "--data", "e.h5", "--json", "o.json")
+    assert run.returncode == 0, run.stderr
+    mean = json.loads((folder / "o.json").read_text())["models"]["gfn2-xtb"]["mean"]
+    assert mean["fsd_full"] == pytest.approx(0.0, abs=1e-6)
+    methane = "5\ncharge=0 multiplicity=1\nC 0 0 0\n" + "".join(
+        f"H {x} {y} {z}\n"
+        for x, y, z in [(0.63, 0.63, 0.63), (-0.63, -0.63, 0.63), (-0.63, 0.63, -0.63), (0.63, -0.63, -0.63)]
+    )
+    (folder / "methane.extxyz").write_text(methane)
+    none = sfumato(folder, "scan", "build", "methane.extxyz", "-o", "n.h5")
+    assert none.returncode == 2
+    assert "no bridge bond" in none.stderr
