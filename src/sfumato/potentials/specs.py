@@ -44,9 +44,9 @@ def _engine(method: str) -> Callable[[str], Potential]:
 
 def _pair(name: str) -> Callable[[str], Potential]:
     def make(_: str) -> Potential:
-        from sfumato.models.pair import named_pair
+        from sfumato.models.pair import PAIRS
 
-        return named_pair(name)
+        return PAIRS[name]
 
     return make
 

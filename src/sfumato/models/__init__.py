@@ -1,0 +1,1 @@
+"""Interatomic potentials as functions of a batch."""
