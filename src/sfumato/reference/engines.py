@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -125,6 +126,9 @@ TBLITE_KNOWN = {
 }
 """Energies of hydrogen and water in hartree."""
 
+TBLITE_DAMPINGS = (0.4, 0.1)
+"""Mixer dampings tried in turn: tblite's default, and a cautious one that brings most stubborn SCFs home."""
+
 
 @dataclass(frozen=True)
 class TBLite:
@@ -175,22 +179,28 @@ class TBLite:
 
         start = time.perf_counter()
         periodic = bool(system.pbc.any())
-        try:
-            calculator = Calculator(
-                self.method,
-                system.numbers,
-                system.positions / BOHR,
-                charge=float(system.charge),
-                uhf=unpaired,
-                lattice=system.cell / BOHR if periodic else None,
-                periodic=system.pbc if periodic else None,
-            )
-            calculator.set("verbosity", 0)
-            calculator.set("accuracy", self.accuracy)
-            calculator.set("max-iter", self.max_iterations)
-            result = calculator.singlepoint()
-        except RuntimeError as error:
-            return _failed(system, start, engine, " ".join(str(error).split()))
+        message = ""
+        for damping in TBLITE_DAMPINGS:
+            try:
+                calculator = Calculator(
+                    self.method,
+                    system.numbers,
+                    system.positions / BOHR,
+                    charge=float(system.charge),
+                    uhf=unpaired,
+                    lattice=system.cell / BOHR if periodic else None,
+                    periodic=system.pbc if periodic else None,
+                )
+                calculator.set("verbosity", 0)
+                calculator.set("accuracy", self.accuracy)
+                calculator.set("max-iter", self.max_iterations)
+                calculator.set("mixer-damping", damping)
+                result = calculator.singlepoint()
+                break
+            except RuntimeError as error:
+                message = " ".join(str(error).split())
+        else:
+            return _failed(system, start, engine, message)
         return Label(
             energy=float(result.get("energy")) * HARTREE,
             forces=-result.get("gradient") * HARTREE_PER_BOHR,
@@ -198,6 +208,7 @@ class TBLite:
             spin_squared=None,
             seconds=time.perf_counter() - start,
             engine=engine,
+            message=message and f"converged with mixer damping {damping}",
         )
 
     def self_test(self) -> bool:
@@ -301,7 +312,9 @@ class PySCF:
                 spin=unpaired,
                 verbose=0,
             )
-            molecule.build(dump_input=False, parse_arg=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # an unknown basis also suggests another package
+                molecule.build(dump_input=False, parse_arg=False)
             kind = pyscf.dft.UKS if unpaired else pyscf.dft.RKS
             mf = kind(molecule, xc=self.xc)
             mf = mf.density_fit() if self.density_fit else mf
