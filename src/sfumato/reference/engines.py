@@ -157,7 +157,7 @@ class TBLite:
     @property
     def identity(self) -> str:
         """SHA-256 of method, settings and version."""
-        settings = np.array([self.accuracy, self.max_iterations], dtype=float)
+        settings = np.array([self.accuracy, self.max_iterations, *TBLITE_DAMPINGS], dtype=float)
         return digest(["tblite", _version("tblite", "xtb"), self.method, settings])
 
     def label(self, system: System, guess: Any = None) -> Label:
