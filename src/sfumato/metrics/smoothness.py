@@ -397,10 +397,8 @@ def _well(b: Floats, E: Floats) -> tuple[float, float, float]:
     m = int(np.argmin(E))
     position, bottom = math.nan, 0.0
     if 0 < m < len(b) - 1:
-        (left, right), (low, high) = (
-            np.diff(b[m - 1 : m + 2]),
-            np.diff(E[m - 1 : m + 2]) / np.diff(b[m - 1 : m + 2]),
-        )
+        left, right = np.diff(b[m - 1 : m + 2])
+        low, high = np.diff(E[m - 1 : m + 2]) / (left, right)
         # Newton's form about the lowest frame; the curvature is positive since argmin takes the first.
         curvature = (high - low) / (left + right)
         slope = low + curvature * left
