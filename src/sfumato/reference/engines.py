@@ -7,10 +7,12 @@ number: its energy and forces are NaN and its message says why.
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -398,3 +400,37 @@ class PySCF:
         """
         key = (self.xc.lower(), self.basis.lower(), self.density_fit, self.grid_level)
         return _compare(self, PYSCF_KNOWN.get(key))
+
+
+def _tblite(level: str) -> Engine:
+    return TBLite({name.lower(): name for name in TBLITE_KNOWN}.get(level.lower(), level))
+
+
+def _pyscf(level: str) -> Engine:
+    xc, slash, basis = level.partition("/")
+    if not (xc and slash and basis):
+        raise ValueError(f"PySCF: a level reads functional/basis, for example {PySCF().level}; got {level!r}")
+    return PySCF(xc, basis)
+
+
+ENGINES: dict[str, Callable[[str], Engine]] = {"tblite": _tblite, "pyscf": _pyscf}
+"""Engines by name; each takes a level of theory."""
+
+
+def make_engine(name: str, level: str) -> Engine:
+    """Make an engine at a level of theory.
+
+    Args:
+        name: one of `ENGINES`.
+        level: "GFN2-xTB" or "GFN1-xTB" for tblite, "functional/basis" for PySCF.
+
+    Returns:
+        The engine; its package is looked for when it is used.
+
+    Raises:
+        ValueError: an unknown engine or a level it cannot have.
+    """
+    if name not in ENGINES:
+        near = difflib.get_close_matches(name, ENGINES, 1, 0) or list(ENGINES)
+        raise ValueError(f"unknown engine {name!r}; nearest: {near[0]!r} (of {', '.join(ENGINES)})")
+    return ENGINES[name](level)
