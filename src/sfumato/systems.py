@@ -25,7 +25,7 @@ MAX_ATOMIC_NUMBER = 118
 def _frozen(values: ArrayLike, dtype: type, shape: tuple[int | None, ...], what: str) -> NDArray[Any]:
     """Return a read-only copy of `values` with the given dtype, or say which shape was expected."""
     try:
-        array = np.array(values, dtype=dtype, order="C")
+        array: NDArray[Any] = np.array(values, dtype=dtype, order="C")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{what}: cannot be read as an array of {dtype.__name__}: {error}") from None
     if len(array.shape) != len(shape) or any(

@@ -163,7 +163,7 @@ class PairPotential:
         forces = _sum(pairs.i, pull, n) - _sum(pairs.j, pull, n)
         if self.noise:
             forces = forces + self._noise(pairs, s, r, unit, n)
-        energy = np.bincount(batch.index[pairs.i], phi, minlength=len(batch))
+        energy = np.bincount(batch.index[pairs.i], phi, minlength=len(batch)).astype(float)
         return Prediction(energy, forces, self._stress(batch, pairs, pull, vectors))
 
     def _switch(self, r: Floats) -> tuple[Floats, Floats]:

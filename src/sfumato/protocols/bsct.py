@@ -233,7 +233,6 @@ def scan_metrics(scan: Scan, energy: Floats, forces: Floats, settings: Settings)
         path_positions(scan, settings.refine),
         int(np.flatnonzero(use)[minimum]) * settings.refine,
     )
-    suffix = "" if settings.refine == 1 else f"[refine={settings.refine}]"
     spurious = spurious_points(b, reference_energy, e)
     well = well_and_wall(b, reference_energy, e)
     return {
@@ -243,7 +242,7 @@ def scan_metrics(scan: Scan, energy: Floats, forces: Floats, settings: Settings)
         **_sides("force_mae", force_mae(reference_forces, f, minimum)),
         **_sides("energy_mae_aligned", energy_mae_aligned(reference_energy, e, minimum)),
         **_sides("energy_mae_raw", energy_mae_raw(reference_energy, e, minimum)),
-        **_sides(f"work_energy_residual{suffix}", residual),
+        **_sides(residual_name(settings), residual),
         "spurious_minima": spurious.minima,
         "spurious_maxima": spurious.maxima,
         "spurious_inflections": spurious.inflections,
@@ -251,6 +250,11 @@ def scan_metrics(scan: Scan, energy: Floats, forces: Floats, settings: Settings)
         "well_depth_error": well.depth,
         "wall_error": well.wall,
     }
+
+
+def residual_name(settings: Settings) -> str:
+    """Return what the work–energy residual is called: its grid belongs to its name."""
+    return "work_energy_residual" + ("" if settings.refine == 1 else f"[refine={settings.refine}]")
 
 
 def compare(first: ModelResult, second: ModelResult, metric: str) -> Any:
