@@ -17,8 +17,6 @@ from sfumato.protocols.run import BsctRun, Cost
 from sfumato.protocols.scan_build import Exclusion
 from sfumato.reference.quality import QualityReport
 
-WIDTH = 80
-
 
 def number(value: float, digits: int = 3) -> str:
     """Return a number to a few significant digits; "n/a" for nan."""
@@ -30,63 +28,60 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:#.{digits}g}".rstrip(".")
 
 
-def with_interval(estimate: Estimate) -> str:
-    """Return "mean" above "low – high" for one table cell."""
-    return f"{number(estimate.mean)}\n[dim]{number(estimate.low)} – {number(estimate.high)}[/dim]"
+def with_interval(estimate: Estimate, form: str) -> str:
+    """Return the mean, and below it the interval if there is one, for one table cell."""
+    mean, low, high = (
+        format(value, form) if np.isfinite(value) else "n/a"
+        for value in (estimate.mean, estimate.low, estimate.high)
+    )
+    return f"{mean}\n[dim]{low}…{high}[/dim]" if np.isfinite(estimate.low) else mean
 
 
 def _table(title: str, *columns: str, caption: str = "") -> Table:
-    table = Table(
-        title=title, box=SIMPLE_HEAD, title_justify="left", caption=caption, width=WIDTH, pad_edge=False
-    )
-    table.caption_justify = "left"
+    table = Table(title=title, box=SIMPLE_HEAD, caption=caption, padding=(0, 1, 0, 0), show_edge=False)
+    table.title_justify = table.caption_justify = "left"
     for k, column in enumerate(columns):
-        table.add_column(column, justify="left" if k == 0 else "right", overflow="fold")
+        table.add_column(column, justify="left" if k == 0 else "right", no_wrap=True)
+    return table
+
+
+def _wrapping(table: Table, *columns: int) -> Table:
+    """Let columns of words wrap, left-aligned."""
+    for k in columns:
+        table.columns[k].no_wrap, table.columns[k].justify = False, "left"
+        table.columns[k].overflow = "fold"
     return table
 
 
 def model_table(run: BsctRun) -> Table:
     """Return one row per model: FSD and its sides, force error, work–energy residual, coverage."""
-    names = _headline(run)
+    fsd = run.settings.fsd.name
     table = _table(
         f"bsct v{bsct.VERSION} · {run.scan_set.name} · {run.scan_set.level}",
         "model",
         "FSD\n1/Å",
-        "compress",
-        "stretch",
+        "compress\n1/Å",
+        "stretch\n1/Å",
         "force MAE\neV/Å",
-        "work–energy\nstretch, eV",
-        "scans\nok/all",
-        caption=f"{names[0].removesuffix('_full')}; mean over scans, below it the 95 % interval. "
-        "Lower is smoother. docs/metrics.md defines every number.",
+        "work–energy\neV",
+        "scans\nok",
+        caption=f"{fsd}. Mean over scans, below it the 95 % interval. Lower is smoother.\n"
+        "Work–energy: residual on the stretched side. All numbers: docs/metrics.md",
+    )
+    columns = (
+        (f"{fsd}_full", ".1f"),
+        (f"{fsd}_compress", ".1f"),
+        (f"{fsd}_stretch", ".1f"),
+        ("force_mae_full", ".3g"),
+        (f"{bsct.residual_name(run.settings)}_stretch", ".1g"),
     )
     for name, model in run.models.items():
         n, total = model.coverage
-        cells = [with_interval(model.estimates[m]) if m in model.estimates else "n/a" for m in names]
-        table.add_row(name, *cells, f"{n}/{total}" if n == total else f"[bold]{n}/{total}[/bold]")
-    return table
-
-
-def _headline(run: BsctRun) -> list[str]:
-    """The metrics of the model table, under the names the run's settings give them."""
-    fsd = run.settings.fsd.name
-    return [
-        *(f"{fsd}_{side}" for side in ("full", "compress", "stretch")),
-        "force_mae_full",
-        f"{bsct.residual_name(run.settings)}_stretch",
-    ]
-
-
-def bond_table(run: BsctRun, metric: str) -> Table:
-    """Return one row per bond type and one column per model, for one metric."""
-    bonds = sorted({scan.stratum for scan in run.scan_set})
-    table = _table(f"{metric} by bond type", "bond", *run.models)
-    for bond in bonds:
-        cells = []
-        for model in run.models.values():
-            estimate = model.by_bond.get(metric, {}).get(bond)
-            cells.append("n/a" if estimate is None else f"{with_interval(estimate)}  n={estimate.n}")
-        table.add_row(bond, *cells)
+        cells = [
+            with_interval(model.estimates[metric], form) if metric in model.estimates else "n/a"
+            for metric, form in columns
+        ]
+        table.add_row(name, *cells, f"{n}/{total}")
     return table
 
 
@@ -121,7 +116,7 @@ def comparison_table(run: BsctRun, metric: str) -> Table:
         except ValueError:
             table.add_row(first.name, second.name, "n/a", "n/a", "n/a", "0")
             continue
-        interval = f"{number(d.mean)}\n[dim]{number(d.low)} – {number(d.high)}[/dim]"
+        interval = f"{number(d.mean)}\n[dim]{number(d.low)}…{number(d.high)}[/dim]"
         table.add_row(
             first.name, second.name, interval, f"{d.fraction_lower:.0%}", number(d.p_value, 2), str(d.n)
         )
@@ -131,7 +126,7 @@ def comparison_table(run: BsctRun, metric: str) -> Table:
 def failure_table(run: BsctRun, most: int = 12) -> Table:
     """Return the scans that do not count, with their reasons, and how many more there are."""
     table = _table("Scans that do not count", "model", "scan", "status", "reason")
-    table.columns[3].justify = table.columns[2].justify = table.columns[1].justify = "left"
+    _wrapping(table, 0, 1, 2, 3)
     rows = [
         (model.name, name, scan.status, scan.reason)
         for model in run.models.values()
@@ -147,7 +142,7 @@ def failure_table(run: BsctRun, most: int = 12) -> Table:
 
 def exclusion_table(excluded: Iterable[Exclusion]) -> Table:
     """Return what gave no scan, counted by reason."""
-    table = _table("Left out", "reason", "count", "for example")
+    table = _wrapping(_table("Left out", "reason", "count", "for example"), 0, 2)
     excluded = list(excluded)
     counts = Counter(exclusion.reason for exclusion in excluded)
     for reason, count in counts.most_common(20):
@@ -176,7 +171,7 @@ def plan_table(costs: Sequence[Cost], workers: int) -> Table:
 
 def quality_table(report: QualityReport) -> Table:
     """Return the quality statements of a data set: claim, measured value, limit."""
-    table = _table(f"Quality of {report.name}", "statement", "measured", "limit", "worst", "")
+    table = _wrapping(_table(f"Quality of {report.name}", "statement", "measured", "limit", "worst", ""), 0)
     for statement in report.statements:
         unit = f" {statement.unit}" if statement.unit else ""
         mark = "[green]pass[/green]" if statement.passed else "[bold red]FAIL[/bold red]"
@@ -194,8 +189,7 @@ def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Return a plain table of words."""
     table = _table("", *columns)
     table.title = None
-    for column in table.columns:
-        column.justify = "left"
+    _wrapping(table, *range(1, len(columns)))
     for row in rows:
         table.add_row(*(cell.replace("[", r"\[") for cell in row))
     return table
