@@ -1,195 +1,467 @@
-"""Tables for a terminal 80 columns wide. No mean without its interval and its coverage."""
+"""Tables for a terminal 80 columns wide. Functions return rich renderables; nothing is printed here.
+
+No mean appears without its 95 % interval and the number of scans it rests on.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
-import numpy as np
-from rich.box import SIMPLE_HEAD
+from rich import box
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
+from sfumato.config import nearest
 from sfumato.execution.progress import duration
-from sfumato.metrics.stats import Estimate
 from sfumato.protocols import bsct
-from sfumato.protocols.run import BsctRun, Cost
-from sfumato.protocols.scan_build import Exclusion
-from sfumato.reference.quality import QualityReport
+
+if TYPE_CHECKING:
+    from sfumato.metrics.stats import Estimate, PairedDifference
+    from sfumato.protocols.run import BsctRun, Cost
+    from sfumato.protocols.scan_build import Exclusion
+    from sfumato.reference.quality import QualityReport
+
+MODELS_PER_BOND_TABLE = 3
+"""As many as fit beside the bond type."""
+
+NAMES_SHOWN = 3
+"""Scans named in a group of failures before the rest is only counted; the HTML report names all."""
 
 
-def number(value: float, digits: int = 3) -> str:
-    """Return a number to a few significant digits; "n/a" for nan."""
-    if not np.isfinite(value):
+@dataclass(frozen=True)
+class Metric:
+    """How a number is presented.
+
+    Args:
+        key: its name in results.
+        title: for people.
+        unit: empty for counts.
+        meaning: one or two sentences.
+    """
+
+    key: str
+    title: str
+    unit: str
+    meaning: str
+
+    @property
+    def heading(self) -> str:
+        """Title with unit."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
+
+_ROUGH = (
+    "Force Smoothness Deviation: along a scan, the steepest change per bond length of the logarithm of the "
+    "model's squared force change over the reference's. A kink or ripple that the reference does not have "
+    "makes it large; the reference itself has 0."
+)
+_SHORTER = "Over the frames up to the reference minimum, the compressed bond."
+_LONGER = "Over the frames from the reference minimum on, the stretched bond."
+_WORK = (
+    "Work–energy residual: the largest mismatch between an energy step of the model and the work of its own "
+    "forces. Large where the energy jumps or the force is not its gradient."
+)
+
+_METRICS = (
+    ("fsd", "{fsd}_full", "{FSD}", "1/Å", _ROUGH),
+    ("fsd_compress", "{fsd}_compress", "{FSD} compress", "1/Å", _SHORTER),
+    ("fsd_stretch", "{fsd}_stretch", "{FSD} stretch", "1/Å", _LONGER),
+    ("force", "force_mae_full", "force MAE", "eV/Å", "Mean absolute error of the force components."),
+    (
+        "energy",
+        "energy_mae_aligned_full",
+        "energy MAE",
+        "eV",
+        "Mean absolute error of energies, each measured from the frame of the reference minimum.",
+    ),
+    ("work", "{work}_full", "work–energy", "eV", _WORK),
+    (
+        "work_stretch",
+        "{work}_stretch",
+        "work–energy stretch",
+        "eV",
+        "The same on the stretched side, where the coarse grid on the repulsive wall adds nothing.",
+    ),
+    ("minima", "spurious_minima", "extra minima", "", "Minima of E(b) beyond those of the reference."),
+    ("maxima", "spurious_maxima", "extra maxima", "", "Maxima of E(b) beyond those of the reference."),
+    (
+        "inflections",
+        "spurious_inflections",
+        "extra inflections",
+        "",
+        "Inflections of E(b) beyond those of the reference.",
+    ),
+    (
+        "position",
+        "well_position_error",
+        "well position",
+        "Å",
+        "Model − reference: bond length at the minimum.",
+    ),
+    (
+        "depth",
+        "well_depth_error",
+        "well depth",
+        "eV",
+        "Model − reference: rise from the minimum to the longest bond.",
+    ),
+    ("wall", "wall_error", "wall", "eV", "Model − reference: rise from the minimum to the shortest bond."),
+)
+
+
+def metrics_of(settings: bsct.Settings) -> dict[str, Metric]:
+    """Return how the numbers of a run are presented, by a short word that does not depend on its settings.
+
+    Args:
+        settings: of the run; one that differs from its default is part of a number's key and title.
+    """
+    fsd = settings.fsd.name
+    names = {"fsd": fsd, "FSD": fsd.replace("fsd", "FSD"), "work": bsct.residual_name(settings)}
+    return {
+        word: Metric(key.format(**names), title.format(**names), unit, meaning)
+        for word, key, title, unit, meaning in _METRICS
+    }
+
+
+def number(value: float, decimals: int | None = None) -> str:
+    """Return a number with three significant digits, or with `decimals`; "n/a" for nan."""
+    if not math.isfinite(value):
         return "n/a"
-    magnitude = abs(value)
-    if magnitude >= 10**digits or (value and magnitude < 1e-3):
-        return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e+")
-    return f"{value:#.{digits}g}".rstrip(".")
+    if decimals is None:
+        decimals = decimals_of(value)
+    if decimals < 0:
+        mantissa, _, exponent = f"{value:.1e}".partition("e")
+        text = f"{mantissa}e{int(exponent)}"
+    else:
+        text = f"{value:.{decimals}f}"
+        text = text if float(text) else text.removeprefix("-")
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
-def with_interval(estimate: Estimate, form: str) -> str:
-    """Return the mean, and below it the interval if there is one, for one table cell."""
-    mean, low, high = (
-        format(value, form) if np.isfinite(value) else "n/a"
-        for value in (estimate.mean, estimate.low, estimate.high)
+def decimals_of(value: float) -> int:
+    """Return the decimals that show three significant digits; −1 asks for powers of ten."""
+    size = abs(value)
+    if size == 0 or not math.isfinite(size):
+        return 0
+    return max(0, 2 - math.floor(math.log10(size))) if 1e-2 <= size < 1e5 else -1
+
+
+def interval(estimate: Estimate | PairedDifference) -> str:
+    """Return "[low, high]" with as many decimals as the mean; "[n/a]" where one scan gives none."""
+    if math.isnan(estimate.low):
+        return "[n/a]"
+    decimals = decimals_of(estimate.mean) if estimate.mean else None
+    return f"[{number(estimate.low, decimals)}, {number(estimate.high, decimals)}]"
+
+
+def p_value(value: float) -> str:
+    """Return a p-value, never as zero."""
+    if math.isnan(value):
+        return "n/a"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def ranked(run: BsctRun) -> list[bsct.ModelResult]:
+    """Return the models of a run by mean FSD, smoothest first; those without a finished scan come last."""
+    key = metrics_of(run.settings)["fsd"].key
+
+    def mean(model: bsct.ModelResult) -> float:
+        estimate = model.estimates.get(key)
+        return math.inf if estimate is None or math.isnan(estimate.mean) else estimate.mean
+
+    return sorted(run.models.values(), key=mean)
+
+
+Pair = tuple[bsct.ModelResult, bsct.ModelResult, "PairedDifference | None"]
+
+
+def comparisons(run: BsctRun, metric: str) -> list[Pair]:
+    """Return every pair of models, smoothest first, with their difference; None if they share no scan."""
+
+    def compare(first: bsct.ModelResult, second: bsct.ModelResult) -> PairedDifference | None:
+        try:
+            difference: PairedDifference = bsct.compare(first, second, metric)
+        except ValueError:
+            return None
+        return difference
+
+    return [(first, second, compare(first, second)) for first, second in combinations(ranked(run), 2)]
+
+
+def failures(run: BsctRun) -> list[tuple[str, str, list[str]]]:
+    """Return (model, reason, scans) of everything that does not count, the most frequent first.
+
+    Reasons that differ only in the frame, or in how many frames are left, are one.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for model in run.models.values():
+        for name, result in model.scans.items():
+            reason = re.sub(r"^frame [\d.]+: ", "", result.reason)
+            if result.status == "incomplete":
+                reason = "not all frames evaluated yet"
+            if result.status != "ok":
+                groups.setdefault((model.name, reason), []).append(name)
+    rows = [(model, reason, names) for (model, reason), names in groups.items()]
+    return sorted(rows, key=lambda row: -len(row[2]))
+
+
+def model_table(run: BsctRun) -> RenderableType:
+    """Return two tables with a row per model, smoothest first: FSD by side, and errors."""
+    metrics = metrics_of(run.settings)
+    parts = (
+        (metrics["fsd"].heading, {"full": "fsd", "compress": "fsd_compress", "stretch": "fsd_stretch"}),
+        ("Errors", {metrics[word].heading: word for word in ("force", "work_stretch")}),
     )
-    return f"{mean}\n[dim]{low}…{high}[/dim]" if np.isfinite(estimate.low) else mean
-
-
-def _table(title: str, *columns: str, caption: str = "") -> Table:
-    table = Table(title=title, box=SIMPLE_HEAD, caption=caption, padding=(0, 1, 0, 0), show_edge=False)
-    table.title_justify = table.caption_justify = "left"
-    for k, column in enumerate(columns):
-        table.add_column(column, justify="left" if k == 0 else "right", no_wrap=True)
-    return table
-
-
-def _wrapping(table: Table, *columns: int) -> Table:
-    """Let columns of words wrap, left-aligned."""
-    for k in columns:
-        table.columns[k].no_wrap, table.columns[k].justify = False, "left"
-        table.columns[k].overflow = "fold"
-    return table
-
-
-def model_table(run: BsctRun) -> Table:
-    """Return one row per model: FSD and its sides, force error, work–energy residual, coverage."""
-    fsd = run.settings.fsd.name
-    table = _table(
-        f"bsct v{bsct.VERSION} · {run.scan_set.name} · {run.scan_set.level}",
-        "model",
-        "FSD\n1/Å",
-        "compress\n1/Å",
-        "stretch\n1/Å",
-        "force MAE\neV/Å",
-        "work–energy\neV",
-        "scans\nok",
-        caption=f"{fsd}. Mean over scans, below it the 95 % interval. Lower is smoother.\n"
-        "Work–energy: residual on the stretched side. All numbers: docs/metrics.md",
+    tables = []
+    for title, columns in parts:
+        table = _table(title)
+        table.add_column("model", overflow="fold")
+        table.add_column("scans", justify="right", no_wrap=True)
+        for heading in columns:
+            table.add_column(heading, justify="right")
+        for model in ranked(run):
+            cells = [_cell(model.estimates.get(metrics[w].key), model.coverage[0]) for w in columns.values()]
+            table.add_row(Text(model.name), _coverage(*model.coverage), *cells)
+        tables.append(table)
+    tables[
+        -1
+    ].caption = (
+        "Mean over scans [95 % interval]; the lower, the better. docs/metrics.md defines every number."
     )
-    columns = (
-        (f"{fsd}_full", ".1f"),
-        (f"{fsd}_compress", ".1f"),
-        (f"{fsd}_stretch", ".1f"),
-        ("force_mae_full", ".3g"),
-        (f"{bsct.residual_name(run.settings)}_stretch", ".1g"),
-    )
-    for name, model in run.models.items():
-        n, total = model.coverage
-        cells = [
-            with_interval(model.estimates[metric], form) if metric in model.estimates else "n/a"
-            for metric, form in columns
-        ]
-        table.add_row(name, *cells, f"{n}/{total}")
-    return table
+    title = Text(f"bsct v{bsct.VERSION} · {run.scan_set.name} · {run.scan_set.level}\n", style="bold")
+    return Group(title, *tables)
 
 
-def comparison_table(run: BsctRun, metric: str) -> Table:
-    """Return one row per pair of models: the paired difference of a metric.
+def bond_table(run: BsctRun, metric: str | None = None) -> RenderableType:
+    """Return a number per bond type, three models to a table.
+
+    Args:
+        run: any number of models.
+        metric: its key in results; by default the FSD of whole scans.
 
     Raises:
-        ValueError: fewer than two models, or an unknown metric.
+        ValueError: no model has this metric.
     """
-    from sfumato.config import nearest
+    metric = check_metric(run, metric)
+    tables = []
+    models = ranked(run)
+    for start in range(0, len(models), MODELS_PER_BOND_TABLE):
+        group = models[start : start + MODELS_PER_BOND_TABLE]
+        table = _table(f"{heading_of(run, metric)} by bond type")
+        table.add_column("bond", no_wrap=True)
+        table.add_column("scans", justify="right", no_wrap=True)
+        for model in group:
+            table.add_column(Text(model.name), justify="right")
+        for bond, total in bond_counts(run).items():
+            cells = [_cell(model.by_bond.get(metric, {}).get(bond), total) for model in group]
+            table.add_row(Text(bond), str(total), *cells)
+        tables.append(table)
+    return Group(*tables)
 
+
+def comparison_table(run: BsctRun, metric: str | None = None) -> RenderableType:
+    """Return the paired differences between all models of a run.
+
+    Args:
+        run: at least two models.
+        metric: its key in results; by default the FSD of whole scans.
+
+    Raises:
+        ValueError: fewer than two models, or no model has this metric.
+    """
     if len(run.models) < 2:
         raise ValueError(
             f"{run.folder}: a comparison needs at least two models, this run has {len(run.models)}"
         )
-    known = {name: None for model in run.models.values() for name in model.estimates}
-    if metric not in known:
-        raise ValueError(f"unknown metric {metric!r}; {nearest(metric, known)}")
-    table = _table(
-        f"{metric}: first − second on the same scans",
-        "first",
-        "second",
-        "difference\n95 % interval",
-        "first is lower",
-        "p",
-        "scans",
-        caption="p: two-sided sign-flip test of no difference.",
-    )
-    for first, second in combinations(run.models.values(), 2):
-        try:
-            d = bsct.compare(first, second, metric)
-        except ValueError:
-            table.add_row(first.name, second.name, "n/a", "n/a", "n/a", "0")
-            continue
-        interval = f"{number(d.mean)}\n[dim]{number(d.low)}…{number(d.high)}[/dim]"
-        table.add_row(
-            first.name, second.name, interval, f"{d.fraction_lower:.0%}", number(d.p_value, 2), str(d.n)
-        )
+    metric = check_metric(run, metric)
+    table = _table(f"{heading_of(run, metric)}: first − second on the scans that both finished")
+    table.add_column("first", overflow="fold")
+    table.add_column("second", overflow="fold")
+    table.add_column("difference", justify="right")
+    table.add_column("first lower", justify="right")
+    table.add_column("p", justify="right", no_wrap=True)
+    table.add_column("scans", justify="right", no_wrap=True)
+    pairs = comparisons(run, metric)
+    for first, second, d in pairs:
+        total = len(first.scans)
+        cells: list[str | Text] = ["n/a", "n/a", "n/a", _coverage(0, total)]
+        if d is not None:
+            cells = [_cell(d, d.n), f"{d.fraction_lower:.0%}", p_value(d.p_value), _coverage(d.n, total)]
+        table.add_row(Text(first.name), Text(second.name), *cells)
+    table.caption = comparison_note(len(pairs))
     return table
 
 
-def failure_table(run: BsctRun, most: int = 12) -> Table:
-    """Return the scans that do not count, with their reasons, and how many more there are."""
-    table = _table("Scans that do not count", "model", "scan", "status", "reason")
-    _wrapping(table, 0, 1, 2, 3)
-    rows = [
-        (model.name, name, scan.status, scan.reason)
-        for model in run.models.values()
-        for name, scan in model.scans.items()
-        if scan.status != "ok"
-    ]
-    for row in rows[:most]:
-        table.add_row(*row)
+def comparison_note(pairs: int) -> str:
+    """Return what a reader of `pairs` paired comparisons must know."""
+    several = f" No correction is made for looking at {pairs} pairs." if pairs > 1 else ""
+    return f"Mean [95 % interval]; p: two-sided sign-flip test of no difference.{several}"
+
+
+def failure_table(run: BsctRun, most: int = 12) -> RenderableType:
+    """Return what does not count and why, by model and reason; one line if everything does.
+
+    Args:
+        run: any number of models.
+        most: rows shown; the rest is counted.
+    """
+    rows = failures(run)
+    if not rows:
+        return Text("every model finished every scan")
+    table = _table("Scans that do not count")
+    table.add_column("model", overflow="fold")
+    table.add_column("scans", justify="right", no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    table.add_column("which", overflow="fold")
+    for model, reason, names in rows[:most]:
+        share = f"{len(names)}/{len(run.models[model].scans)}"
+        table.add_row(Text(model), share, Text(reason), _some(names))
     if len(rows) > most:
-        table.add_row("…", f"and {len(rows) - most} more", "", "see the report")
+        table.caption = f"and {len(rows) - most} more reasons; the HTML report lists every scan"
     return table
 
 
-def exclusion_table(excluded: Iterable[Exclusion]) -> Table:
-    """Return what gave no scan, counted by reason."""
-    table = _wrapping(_table("Left out", "reason", "count", "for example"), 0, 2)
-    excluded = list(excluded)
-    counts = Counter(exclusion.reason for exclusion in excluded)
-    for reason, count in counts.most_common(20):
-        table.add_row(reason, str(count), next(e.name for e in excluded if e.reason == reason))
-    return table
+def plan_table(costs: Sequence[Cost], workers: int = 1) -> RenderableType:
+    """Return what a run would take.
 
-
-def plan_table(costs: Sequence[Cost], workers: int) -> Table:
-    """Return one row per model: frames, done already, time per frame, estimated time left."""
-    many = "1 worker" if workers == 1 else f"{workers} workers"
-    table = _table(
-        "Plan",
-        "model",
-        "frames",
-        "done",
-        "s/frame",
-        f"left with {many}",
-        caption="From a few timed frames of small to large molecules.",
-    )
+    Args:
+        costs: one per model.
+        workers: processes that share the time.
+    """
+    table = _table("Plan")
+    table.add_column("model", overflow="fold")
+    for title in ("frames", "done", "ms per frame", "time left"):
+        table.add_column(title, justify="right", no_wrap=True)
     for cost in costs:
-        span = f"{number(cost.fastest, 2)} – {number(cost.slowest, 2)}"
+        span = f"{number(1e3 * cost.fastest)} – {number(1e3 * cost.slowest)}"
         left = duration(cost.seconds / max(workers, 1))
-        table.add_row(cost.model, str(cost.frames), str(cost.done), span, left)
+        table.add_row(Text(cost.model), str(cost.frames), str(cost.done), span, left)
+    if len(costs) > 1:
+        frames, done = sum(cost.frames for cost in costs), sum(cost.done for cost in costs)
+        left = duration(sum(cost.seconds for cost in costs) / max(workers, 1))
+        table.add_section()
+        table.add_row("together", str(frames), str(done), "", left)
+    many = "1 worker" if workers == 1 else f"{workers} workers"
+    table.caption = f"With {many}, from a few timed frames of small to large molecules."
     return table
 
 
-def quality_table(report: QualityReport) -> Table:
-    """Return the quality statements of a data set: claim, measured value, limit."""
-    table = _wrapping(_table(f"Quality of {report.name}", "statement", "measured", "limit", "worst", ""), 0)
-    for statement in report.statements:
-        unit = f" {statement.unit}" if statement.unit else ""
-        mark = "[green]pass[/green]" if statement.passed else "[bold red]FAIL[/bold red]"
-        table.add_row(
-            statement.claim,
-            number(statement.value) + unit,
-            number(statement.limit) + unit,
-            statement.where,
-            mark,
-        )
-    return table
+def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> RenderableType:
+    """Return plain rows of words.
 
+    Args:
+        columns: headings.
+        rows: a word for every column.
 
-def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Return a plain table of words."""
-    table = _table("", *columns)
-    table.title = None
-    _wrapping(table, *range(1, len(columns)))
+    Raises:
+        ValueError: a row of another length.
+    """
+    table = _table(None)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+        if len(row) != len(columns):
+            raise ValueError(f"row {list(row)}: expected {len(columns)} words, got {len(row)}")
+        table.add_row(*map(Text, row))
     return table
+
+
+def quality_table(quality: QualityReport) -> RenderableType:
+    """Return the contents of a data set and its quality statements: claim, measured value, limit."""
+    low, mean, high = quality.atoms
+    contents = Text(
+        f"{quality.name} · {quality.level}\n{quality.scans} scans, {quality.frames} frames, "
+        f"{low} to {high} atoms (mean {mean:.1f}) of {' '.join(quality.elements)}\n"
+        + "  ".join(f"{bond} {count}" for bond, count in quality.counts.items())
+        + "\n"
+    )
+    table = _table(None)
+    table.add_column("", no_wrap=True)
+    table.add_column("statement", overflow="fold")
+    table.add_column("measured", justify="right")
+    table.add_column("limit", justify="right")
+    table.add_column("worst", overflow="fold")
+    for statement in quality.statements:
+        values = (f"{number(value)} {statement.unit}".strip() for value in (statement.value, statement.limit))
+        mark = Text("pass", style="green") if statement.passed else Text("FAIL", style="bold red")
+        table.add_row(mark, Text(statement.claim), *values, Text(statement.where))
+    return Group(contents, table)
+
+
+def exclusion_table(excluded: Iterable[Exclusion]) -> RenderableType:
+    """Return which molecules gave no scan of which bond, by reason; the most frequent first."""
+    groups: dict[str, list[str]] = {}
+    for exclusion in excluded:
+        reason = re.sub(r"^bond \d+-\d+: ", "", exclusion.reason)
+        groups.setdefault(reason, []).append(exclusion.name)
+    table = _table("Left out")
+    table.add_column("count", justify="right", no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    table.add_column("molecules", overflow="fold")
+    for reason, names in sorted(groups.items(), key=lambda group: -len(group[1])):
+        table.add_row(str(len(names)), Text(reason), _some(list(dict.fromkeys(names))))
+    return table
+
+
+def check_metric(run: BsctRun, metric: str | None) -> str:
+    """Return the key of a metric, the FSD of whole scans if None.
+
+    Raises:
+        ValueError: no finished scan of the run has it.
+    """
+    if metric is None:
+        return metrics_of(run.settings)["fsd"].key
+    known = dict.fromkeys(key for model in run.models.values() for key in model.estimates)
+    if known and metric not in known:
+        raise ValueError(f"unknown metric {metric!r}; {nearest(metric, known)}")
+    return metric
+
+
+def heading_of(run: BsctRun, metric: str) -> str:
+    """Return a metric's title and unit; its key where it has no title."""
+    return next((m.heading for m in metrics_of(run.settings).values() if m.key == metric), metric)
+
+
+def bond_counts(run: BsctRun) -> dict[str, int]:
+    """Return how many scans of each bond type the run covers, in the order of the data."""
+    counts: dict[str, int] = {}
+    for name in next(iter(run.models.values())).scans:
+        bond = name.split("/")[0]
+        counts[bond] = counts.get(bond, 0) + 1
+    return counts
+
+
+def _table(title: str | None) -> Table:
+    return Table(
+        title=None if title is None else Text(title, style="bold"),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+
+
+def _coverage(n: int, total: int) -> Text:
+    return Text(f"{n}/{total}", style="" if n == total else "bold red")
+
+
+def _cell(estimate: Estimate | PairedDifference | None, expected: int) -> Text:
+    """Mean and interval, and on how many scans they rest where these are not the `expected` ones."""
+    if estimate is None or not estimate.n:
+        return Text("n/a", style="dim")
+    # A no-break space inside the brackets: a narrow column breaks only between mean and interval.
+    spread = interval(estimate).replace(" ", "\N{NO-BREAK SPACE}")
+    text = Text.assemble(number(estimate.mean), " ", (spread, "dim"))
+    return text if estimate.n == expected else text.append(f" n={estimate.n}", "bold")
+
+
+def _some(names: Sequence[str]) -> Text:
+    rest = len(names) - NAMES_SHOWN
+    return Text(", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else ""))
