@@ -137,11 +137,9 @@ def number(value: float, decimals: int | None = None) -> str:
         decimals = decimals_of(value)
     if decimals < 0:
         mantissa, _, exponent = f"{value:.1e}".partition("e")
-        text = f"{mantissa}e{int(exponent)}"
-    else:
-        text = f"{value:.{decimals}f}"
-        text = text if float(text) else text.removeprefix("-")
-    return text.replace("-", "\N{MINUS SIGN}")
+        return f"{mantissa}e{int(exponent)}"
+    text = f"{value:.{decimals}f}"
+    return text if float(text) else text.removeprefix("-")
 
 
 def decimals_of(value: float) -> int:
@@ -234,8 +232,8 @@ def model_table(run: BsctRun) -> RenderableType:
     ].caption = (
         "Mean over scans [95 % interval]; the lower, the better. docs/metrics.md defines every number."
     )
-    title = Text(f"bsct v{bsct.VERSION} · {run.scan_set.name} · {run.scan_set.level}\n", style="bold")
-    return Group(title, *tables)
+    head = Text(f"bsct v{bsct.VERSION} · {run.scan_set.name} · {run.scan_set.level}\n", style="bold")
+    return Group(head, *tables)
 
 
 def bond_table(run: BsctRun, metric: str | None = None) -> RenderableType:
