@@ -61,6 +61,7 @@ class DataSet:
         return sum(count for _, count in self.counts)
 
 
+_BONDS = ("C-C", "C-N", "C-O", "C-P", "C-S", "N-N", "N-O", "N-P", "O-P")
 _BSCT_COMMIT = "79d915b0f1780a6cc680595984b4c210b5660038"
 
 DATASETS: dict[str, DataSet] = {
@@ -73,19 +74,20 @@ DATASETS: dict[str, DataSet] = {
             licence="MIT",
             source=f"Liu et al. 2026, arXiv 2602.04861; github.com/ryanliu30/bsct at {_BSCT_COMMIT}",
             identity="8871f40172b1b2115905880515a3d9131ee65ddde79513c535c05dbfd9517a52",
-            counts=(
-                ("C-C", 100),
-                ("C-N", 98),
-                ("C-O", 100),
-                ("C-P", 18),
-                ("C-S", 100),
-                ("N-N", 20),
-                ("N-O", 20),
-                ("N-P", 14),
-                ("O-P", 15),
-            ),
+            counts=tuple(zip(_BONDS, (100, 98, 100, 18, 100, 20, 20, 14, 15))),
             frames=48500,
             url=f"https://codeload.github.com/ryanliu30/bsct/tar.gz/{_BSCT_COMMIT}",
+        ),
+        DataSet(
+            name="bsct-mini",
+            description="bond scans of nine small molecules, one of each published bond type",
+            level="GFN2-xTB",
+            licence="MIT",
+            source="sfumato scan build",
+            identity="147915806e4ab67baec390c24fa7d398a975a4c3501d0e602e7c5c2a509615b3",
+            counts=tuple((bond, 1) for bond in _BONDS),
+            frames=900,
+            bundled="bsct-mini.h5",
         ),
     )
 }
