@@ -65,7 +65,7 @@ def simulated_coverage(sizes: dict[str, int], trials: int = 400) -> float:
 def test_nominal_95_percent_intervals_cover_about_95_percent():
     # 400 trials leave ±0.022 at two standard errors.
     assert simulated_coverage({"a": 60, "b": 20}) == pytest.approx(0.95, abs=0.025)
-    # Nine strata of three: drawing all k instead of k − 1 values would cover 0.88 only.
+    # Nine strata of three: drawing all k instead of k − 1 values would cover 0.86 only.
     assert simulated_coverage({str(i): 3 for i in range(9)}) == pytest.approx(0.94, abs=0.025)
 
 
