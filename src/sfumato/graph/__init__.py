@@ -1,0 +1,1 @@
+"""Who is whose neighbour, as plain index arrays."""
