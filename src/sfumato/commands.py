@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,7 +178,9 @@ def data_get(name: str) -> int:
     """Download, verify and pack a data set."""
     from sfumato import datasets
 
-    _say(f"{name}: {datasets.get(name)}")
+    with _download(name) as progress:
+        path = datasets.get(name, progress)
+    _say(f"{name}: {path}")
     return DONE
 
 
@@ -197,7 +199,8 @@ def data_check(name: str, json: Path | None) -> int:
     from sfumato.reference.quality import check_scans
     from sfumato.report.tables import quality_table
 
-    quality = check_scans(datasets.load(name))
+    entry = datasets.DATASETS.get(name)
+    quality = check_scans(datasets.load(name), dict(entry.counts) if entry else None)
     _say(quality_table(quality))
     if json:
         write_json(json, quality.as_json())
@@ -265,6 +268,18 @@ def _progress(what: str, unit: str) -> Iterator[Watch]:
     with ProgressLine(what, unit) as line:
         yield line
     line.finish()
+
+
+@contextmanager
+def _download(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show the bytes of a download."""
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 def _say(content: RenderableType) -> None:

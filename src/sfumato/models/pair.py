@@ -96,7 +96,7 @@ def switch(r: Floats, start: float, end: float) -> tuple[Floats, Floats]:
         end: Å; S is exactly 0 from here on.
     """
     t = (r - start) / (end - start)
-    inside = (t > 1e-3) & (t < 1 - 1e-3)  # beyond, σ is 0 or 1 to more digits than a float has
+    inside = (t > 2e-3) & (t < 1 - 2e-3)  # beyond, σ is 0 or 1 to more digits than a float has
     u = np.where(inside, t, 0.5)
     s = 1 / (1 + np.exp(1 / (1 - u) - 1 / u))
     slope = -s * (1 - s) * (1 / u**2 + 1 / (1 - u) ** 2) / (end - start)

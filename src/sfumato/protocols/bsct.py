@@ -132,27 +132,29 @@ class ModelResult:
     def estimates(self) -> dict[str, Estimate]:
         """Mean and 95 % interval of every metric over the scans where it applies."""
         return {
-            name: stratified_bootstrap(values, strata, rng=self._rng(), total=len(self.scans))
-            for name, (values, strata) in self._columns.items()
+            name: stratified_bootstrap(values, self._strata, rng=self._rng())
+            for name, values in self._columns.items()
         }
 
     @cached_property
     def by_bond(self) -> dict[str, dict[str, Estimate]]:
         """The same for each bond type: metric → bond type → estimate."""
         return {
-            name: by_stratum(values, strata, rng=self._rng())
-            for name, (values, strata) in self._columns.items()
+            name: by_stratum(values, self._strata, rng=self._rng()) for name, values in self._columns.items()
         }
 
+    @property
+    def _strata(self) -> list[str]:
+        return [name.split("/")[0] for name in self.scans]
+
     @cached_property
-    def _columns(self) -> dict[str, tuple[Floats, list[str]]]:
-        """Metric → its finite values and their bond types."""
-        good = {name: scan.values for name, scan in self.scans.items() if scan.status == "ok"}
-        columns = {}
-        for metric in next(iter(good.values()), {}):
-            rows = [(v[metric], name.split("/")[0]) for name, v in good.items() if np.isfinite(v[metric])]
-            columns[metric] = np.array([value for value, _ in rows]), [stratum for _, stratum in rows]
-        return columns
+    def _columns(self) -> dict[str, Floats]:
+        """Metric → its value on every scan of the run; nan where the scan failed or the metric is n/a."""
+        metrics = next((scan.values for scan in self.scans.values() if scan.status == "ok"), {})
+        return {
+            metric: np.array([scan.values.get(metric, np.nan) for scan in self.scans.values()])
+            for metric in metrics
+        }
 
     def _rng(self) -> np.random.Generator:
         return np.random.default_rng(self.seed)
@@ -172,7 +174,8 @@ class ModelResult:
             "counted": {name: e.n for name, e in self.estimates.items()},
             "by_bond": {
                 metric: {
-                    bond: {"mean": _plain(e.mean), "interval95": [_plain(e.low), _plain(e.high)], "n": e.n}
+                    bond: {"mean": _plain(e.mean), "interval95": [_plain(e.low), _plain(e.high)]}
+                    | {"coverage": [e.n, e.total]}
                     for bond, e in bonds.items()
                 }
                 for metric, bonds in self.by_bond.items()
