@@ -19,6 +19,7 @@ app = App(
     version_flags=["--version"],
     help_format="plaintext",
     default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,
 )
 run = App(name="run", help="Run a protocol on models and data; resumes where it stopped.")
 plan = App(name="plan", help="Print what a run would take, from a few timed frames.")
