@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.signal import find_peaks
 
+from sfumato.metrics import smoothness
 from sfumato.metrics.forces import energy_mae_raw, force_mae
 from sfumato.metrics.smoothness import (
     FSDSettings,
@@ -529,3 +532,13 @@ def test_known_defects_of_real_potentials_are_counted():
     assert spurious["sevennet-0"]["O-P/1720"] == StationaryPoints(1, 1, 2)  # a second well at 1.70 Å
     assert spurious["chgnet-0.3.0"]["N-O/3040"].maxima == 1  # its wall turns over at 0.73 Å
     assert spurious["chgnet-0.3.0"]["C-O/64"].maxima == 1
+
+
+@given(
+    hnp.arrays(
+        np.float64, st.integers(0, 30), elements=st.integers(-5, 5).map(float) | st.floats(-5, 5, width=16)
+    ),
+    st.sampled_from([0.0, 0.5, 1.0, 3.0]),
+)
+def test_peaks_are_counted_as_scipy_counts_them(curve, tolerance):
+    assert smoothness._peaks(curve, tolerance) == len(find_peaks(curve, prominence=tolerance)[0])

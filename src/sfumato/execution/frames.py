@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sfumato.execution.records import Record, decode
 from sfumato.execution.runner import Item
-from sfumato.systems import Floats, Ints, Prediction, Scan, System
+from sfumato.systems import Floats, Ints, Scan, System
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +53,7 @@ class Subject:
             yield Item(key, Frame(scan.numbers, frame, scan.charge, scan.multiplicity))
 
 
-def prediction(record: Record) -> Prediction:
-    """Return the energy and forces that a finished record holds, bit by bit as predicted."""
-    return Prediction(np.array([record["energy"]]), decode(record["forces"]))
+def energies_and_forces(records: Sequence[Record]) -> tuple[Floats, Floats]:
+    """Return (P,) eV and (P, N, 3) eV/Å of finished records of one molecule, bit by bit as predicted."""
+    energies = np.array([record["energy"] for record in records], dtype=float)
+    return energies, np.stack([decode(record["forces"]) for record in records])

@@ -281,6 +281,20 @@ class StationaryPoints(NamedTuple):
     inflections: int
 
 
+def _peaks(curve: Floats, tolerance: float) -> int:
+    """Count the inner maxima whose prominence, as in scipy.signal.find_peaks, reaches a tolerance."""
+    y = curve[np.concatenate([[True], np.diff(curve) != 0])] if len(curve) else curve
+    rising = np.diff(y) > 0
+    count = 0
+    for p in np.flatnonzero(rising[:-1] & ~rising[1:]) + 1:
+        left, right = y[:p][::-1], y[p + 1 :]
+        valleys = [
+            side[: np.argmax(side > y[p]) if (side > y[p]).any() else None].min() for side in (left, right)
+        ]
+        count += y[p] - max(valleys) >= tolerance
+    return int(count)
+
+
 def stationary_points(
     coordinate: ArrayLike,
     energy: ArrayLike,
@@ -308,21 +322,16 @@ def stationary_points(
         ValueError: a wrong shape, a value that is not finite, a coordinate that does not increase, or a
             negative tolerance.
     """
-    from scipy.signal import find_peaks
-
     b = _increasing(checked(coordinate, (None,), "coordinate"))
     E = require_finite(checked(energy, b.shape, "energy"), np.arange(len(b)), "energy")
     if not (energy_tolerance >= 0 and slope_tolerance >= 0):
         raise ValueError(f"tolerances: must not be negative, got {energy_tolerance} and {slope_tolerance}")
     slope = np.diff(E) / np.diff(b)
 
-    def peaks(curve: Floats, tolerance: float) -> int:
-        return len(find_peaks(curve, prominence=tolerance)[0])
-
     return StationaryPoints(
-        minima=peaks(-E, energy_tolerance),
-        maxima=peaks(E, energy_tolerance),
-        inflections=peaks(slope, slope_tolerance) + peaks(-slope, slope_tolerance),
+        minima=_peaks(-E, energy_tolerance),
+        maxima=_peaks(E, energy_tolerance),
+        inflections=_peaks(slope, slope_tolerance) + _peaks(-slope, slope_tolerance),
     )
 
 

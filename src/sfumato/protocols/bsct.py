@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from sfumato.execution.frames import Subject, prediction
+from sfumato.execution.frames import Subject, energies_and_forces
 from sfumato.execution.records import Record
 from sfumato.execution.runner import Item
 from sfumato.metrics.forces import energy_mae_aligned, energy_mae_raw, force_mae
@@ -210,9 +210,7 @@ def _analyse_scan(scan: Scan, records: Mapping[str, Record], identity: str, sett
         return ScanResult("incomplete", f"{len(done)} of {len(keys)} frames evaluated", {})
     if not scan.labelled.any():
         return ScanResult("failed", "the reference labels no frame of this scan", {})
-    predictions = [prediction(record) for record in done]
-    energy = np.concatenate([p.energy for p in predictions])
-    forces = np.stack([p.forces for p in predictions])
+    energy, forces = energies_and_forces(done)
     return ScanResult("ok", "", scan_metrics(scan, energy, forces, settings), energy, forces)
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from sfumato.execution.folder import RunFolder, provenance
-from sfumato.execution.frames import Subject, prediction
+from sfumato.execution.frames import Subject
 from sfumato.execution.label import LabelWith
 from sfumato.execution.pool import PoolSettings
-from sfumato.execution.records import Header, Record
+from sfumato.execution.records import Header, Record, decode
 from sfumato.execution.runner import Watch, run
 from sfumato.io import Molecule, write_scan_set
 from sfumato.reference.engines import Engine
@@ -198,8 +198,7 @@ def _labelled(scan: Scan, records: dict[str, Record], subject: Subject) -> tuple
     keys = subject.keys(scan, scan.positions)
     for frame, record in enumerate(records[key] for key in keys):
         if record["status"] == "ok":
-            label = prediction(record)
-            energy[frame], forces[frame] = label.energy[0], label.forces
+            energy[frame], forces[frame] = record["energy"], decode(record["forces"])
         else:
             reasons[str(frame)] = record["reason"]
     return replace(scan, energy=energy, forces=forces), reasons
