@@ -6,10 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sfumato.systems import Batch, Floats, Ints, System
+from sfumato.systems import Batch, Bools, Floats, Ints, System
 
-THREADS = 1
-"""Per call; workers run side by side, so a list that takes every core would slow all of them."""
+FARTHEST = 1e8
+"""Å from the origin beyond which a double no longer places an atom to 1e-8 Å."""
+
+GRID_CELLS = 1e5
+"""Above this many search cells vesin coarsens its grid, and divides by zero if one side becomes empty."""
+
+FLAT = 1e-9
+"""Lattice vectors that span less than this part of the box of their lengths are taken as dependent."""
+
+MOST_WIDENED = 4.0
+"""A periodic structure is not searched with more than this times the cutoff: pairs grow with its cube."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,25 +59,76 @@ def neighbor_pairs(structure: Batch | System, cutoff: float) -> Pairs:
         out. Two atoms at the same place are a pair.
 
     Raises:
-        ValueError: a cutoff that is not positive and finite, or a position that is not finite.
+        ValueError: a cutoff that is not positive and finite; a position that is not finite or so far
+            away that distances are no longer known; periodic cell vectors that are not independent.
     """
     if not (np.isfinite(cutoff) and cutoff > 0):
         raise ValueError(f"cutoff: expected a positive length in Å, got {cutoff}")
     batch = Batch.of([structure]) if isinstance(structure, System) else structure
-    if not np.isfinite(batch.positions).all():
-        bad = int(np.argwhere(~np.isfinite(batch.positions))[0, 0])
-        raise ValueError(f"positions: atom {bad} of the batch is not at a finite place")
+    lost = ~(np.abs(batch.positions) <= FARTHEST).all(axis=1)
+    if lost.any():
+        bad = int(np.argmax(lost))
+        raise ValueError(
+            f"positions: atom {bad} of the batch is at {batch.positions[bad].tolist()} Å; "
+            f"coordinates must be finite and within ±{FARTHEST:g} Å"
+        )
+    found = [np.zeros((0, 5), dtype=np.int64)]
+    for k, (start, stop) in enumerate(zip(batch.offsets, batch.offsets[1:])):
+        if start < stop:
+            table = _table(batch.positions[start:stop], batch.cell[k], batch.pbc[k], float(cutoff))
+            found.append(table + np.array([start, start, 0, 0, 0]))
+    rows = np.concatenate(found)
+    # One order whatever found the pairs, so that sums over neighbours round the same way every time.
+    rows = rows[np.lexsort(rows.T[::-1])]
+    return Pairs(rows[:, 0], rows[:, 1], rows[:, 2:])
+
+
+def _table(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) -> Ints:
+    """Return the (P, 5) pairs i, j, S of one structure, in any order."""
     # Not at the top of the file: importing vesin imports torch.
     from vesin import NeighborList
 
-    finder = NeighborList(cutoff=float(cutoff), full_list=True, n_threads=THREADS)
-    found: list[Ints] = [np.zeros((0, 5), dtype=np.int64)]
-    for k, (start, stop) in enumerate(zip(batch.offsets, batch.offsets[1:])):
-        if start == stop:
-            continue
-        pairs, shift = finder.compute(batch.positions[start:stop], batch.cell[k], batch.pbc[k], "PS")
-        found.append(np.concatenate([pairs.astype(np.int64) + start, shift], axis=1))
-    table = np.concatenate(found)
-    # One order whatever found the pairs, so that sums over neighbours round the same way every time.
-    table = table[np.lexsort(table.T[::-1])]
-    return Pairs(table[:, 0], table[:, 1], table[:, 2:])
+    box, radius = _search(positions, cell, pbc, cutoff)
+    # One thread: workers run side by side, and a list that takes every core would slow all of them.
+    finder = NeighborList(cutoff=radius, full_list=True, n_threads=1)
+    pairs, shift, distance = finder.compute(positions, box, True, "PSd")
+    table: Ints = np.concatenate([pairs.astype(np.int64), shift], axis=1)[distance < cutoff]
+    return table
+
+
+def _search(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) -> tuple[Floats, float]:
+    """Return a box and the cutoff, or where atoms are spread too thinly for vesin's grid, a safe radius.
+
+    Raises:
+        ValueError: a periodic structure would need more than `MOST_WIDENED` times the cutoff.
+    """
+    radius = cutoff
+    while True:
+        box = _padded(positions, cell, pbc, radius)
+        heights = 1 / np.linalg.norm(np.linalg.inv(box), axis=0)
+        count = np.maximum(np.floor(heights / radius), 1.0)
+        total = count.prod()
+        if total <= GRID_CELLS or count.min() * (GRID_CELLS / total) ** (1 / 3) >= 2:
+            return box, radius
+        radius *= 1.5
+        if pbc.any() and radius > MOST_WIDENED * cutoff:
+            raise ValueError(
+                f"positions: a periodic structure {heights.max():.3g} Å across is too thinly spread to "
+                f"search for neighbours within {cutoff:g} Å; has it flown apart?"
+            )
+
+
+def _padded(positions: Floats, cell: Floats, pbc: Bools, radius: float) -> Floats:
+    """Return a fully periodic cell with room around the atoms in every direction that is not periodic.
+
+    The new vectors are normal to the periodic ones and leave two radii between images, so no pair
+    reaches across. vesin's own treatment of such directions lost pairs before its version 0.5.8.
+    """
+    periodic = cell[pbc]
+    normals = np.linalg.qr(np.concatenate([periodic.T, np.eye(3)], axis=1))[0].T[len(periodic) :]
+    box = np.empty((3, 3))
+    box[pbc] = periodic
+    box[~pbc] = normals * (np.ptp(positions @ normals.T, axis=0) + 2 * radius)[:, None]
+    if abs(np.linalg.det(box)) <= FLAT * np.linalg.norm(box, axis=1).prod():
+        raise ValueError("cell: the vectors of the periodic directions are not independent")
+    return box
