@@ -166,7 +166,7 @@ class TBLite:
         """Label one structure, always from scratch, so that the result does not depend on history.
 
         Args:
-            system: the structure; periodic cells are allowed.
+            system: the structure; a periodic cell is computed at the Γ point, so it must be large.
             guess: ignored.
 
         Returns:
@@ -240,8 +240,10 @@ def _import_pyscf() -> Any:
 
     The wheels of PySCF carry OpenBLAS 0.3.3, which takes newer processors with AVX2 for the oldest kind and
     multiplies matrices three times slower than it can. It reads its choice from the environment once, while
-    it is loaded; the environment is put back right after.
+    it is loaded; the environment is put back right after. SciPy's own OpenBLAS, loaded first, is spared.
     """
+    import scipy.linalg  # noqa: F401
+
     name = "OPENBLAS_CORETYPE"
     cpuinfo = Path("/proc/cpuinfo")
     guide = "pyscf" not in sys.modules and name not in os.environ and cpuinfo.exists()
