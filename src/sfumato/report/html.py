@@ -1,0 +1,470 @@
+"""One HTML file for any number of runs: readable offline, on a phone and on paper.
+
+The file asks for nothing outside itself, and its content security policy forbids a browser to.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sfumato.protocols import bsct
+from sfumato.report import plots
+from sfumato.report.tables import (
+    Metric,
+    comparison_note,
+    comparisons,
+    failures,
+    interval,
+    metrics_of,
+    number,
+    p_value,
+    ranked,
+)
+
+if TYPE_CHECKING:
+    from sfumato.metrics.stats import Estimate, PairedDifference
+    from sfumato.protocols.run import BsctRun
+
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+
+SAME_METHOD = 1e-3
+"""eV/Å; a model whose mean force error is below this is taken for the method that made the labels."""
+
+SIGNIFICANT = 0.05
+
+OPEN_ROWS = 40
+"""Longer lists start folded."""
+
+HEADLINE = ("fsd", "fsd_compress", "fsd_stretch", "force", "energy", "work_stretch")
+_NOT_APPLICABLE = '<td data-value="">n/a</td>'
+
+DETAIL = ("work", "minima", "maxima", "inflections", "position", "depth", "wall")
+
+SCRIPT = """
+(() => {
+  const config = {responsive: true, displaylogo: false, toImageButtonOptions: {format: 'svg'},
+    modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d']};
+  const draw = (div, id) => {
+    const {data, layout} = JSON.parse(document.getElementById(id).textContent);
+    Plotly.react(div, data, layout, config);
+  };
+  const all = (what, act) => document.querySelectorAll(what).forEach(act);
+  all('.plot', div => draw(div, div.dataset.figure));
+  all('select[data-plot]', select => {
+    const show = () => draw(document.getElementById(select.dataset.plot), select.value);
+    select.addEventListener('change', show);
+    show();
+  });
+  const value = (row, k) => row.children[k].dataset.value ?? row.children[k].textContent;
+  const order = (a, b) => (a === '') - (b === '') || (isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b);
+  all('th.sort', th => {
+    const sort = () => {
+      const k = th.cellIndex, body = th.closest('table').tBodies[0];
+      const up = th.getAttribute('aria-sort') !== 'ascending';
+      const rows = [...body.rows].sort((p, q) => {
+        const [a, b] = [value(p, k), value(q, k)];
+        return a === '' || b === '' || up ? order(a, b) : order(b, a);
+      });
+      [...th.parentNode.children].forEach(other => other.removeAttribute('aria-sort'));
+      th.setAttribute('aria-sort', up ? 'ascending' : 'descending');
+      body.append(...rows);
+    };
+    th.addEventListener('click', sort);
+    th.addEventListener('keydown', key => { if (key.key === 'Enter') sort(); });
+  });
+  addEventListener('beforeprint', () => all('.plot', div => Plotly.relayout(div, {width: 660})));
+  const restored = {width: null, autosize: true};
+  addEventListener('afterprint', () => all('.plot', div => Plotly.relayout(div, restored)));
+})();
+"""
+
+
+def write_report(runs: Sequence[BsctRun], path: Path) -> Path:
+    """Write one HTML file about all runs; a reader sees the old file or the new one, never half of it.
+
+    Args:
+        runs: at least one.
+        path: of the file; missing folders are made.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: no run, or a path that is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file, for example {path / 'report.html'}")
+    text = page(runs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def page(runs: Sequence[BsctRun]) -> str:
+    """Return the HTML text of a report; the same runs give the same text.
+
+    Raises:
+        ValueError: no run.
+    """
+    from plotly.offline import get_plotlyjs
+
+    if not runs:
+        raise ValueError("a report needs at least one run")
+    titles = [
+        f"{run.scan_set.name} ({run.folder.name})" if len(runs) > 1 else run.scan_set.name for run in runs
+    ]
+    links = "".join(f'<li><a href="#r{k}">{escape(title)}</a></li>' for k, title in enumerate(titles))
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<link rel="icon" href="data:,">',
+            f"<title>How smooth? {escape(', '.join(titles))}</title>",
+            f"<style>{files('sfumato.report').joinpath('report.css').read_text(encoding='utf-8')}</style>",
+            f"<script>{get_plotlyjs()}</script>\n</head>\n<body>",
+            "<header><h1>How smooth are these potentials?</h1>",
+            '<p class="soft">Bond Smoothness Characterization Test, written by Sfumato</p></header>',
+            f"<nav><ul>{links}</ul></nav>" if len(runs) > 1 else "",
+            *(_run_section(run, f"r{k}", title) for k, (run, title) in enumerate(zip(runs, titles))),
+            "<noscript><p>The figures need JavaScript; the tables do not.</p></noscript>",
+            f"<script>{SCRIPT}</script>\n</body>\n</html>\n",
+        ]
+    )
+
+
+def summary(run: BsctRun) -> list[str]:
+    """Return in plain words what was measured, what came out, and what can be told apart.
+
+    Args:
+        run: any number of models.
+
+    Returns:
+        Sentences, not escaped.
+    """
+    scans = next(iter(run.models.values())).scans if run.models else {}
+    frames = sum(len(scan) for scan in run.scan_set if scan.name in scans)
+    limit = run.manifest.get("limit_per_bond")
+    part = f", the first {limit} of each bond type" if limit else ""
+    told = [
+        f"{_count(len(run.models), 'model')} predicted energies and forces along "
+        f"{_count(len(scans), 'bond scan')} of {run.scan_set.name}{part}: molecules in which one bond is "
+        f"compressed and stretched in small steps, {_count(frames, 'structure')} in all. Each is compared "
+        f"with the reference, {run.scan_set.level}."
+    ]
+    lacking = [model for model in run.models.values() if model.coverage[0] < model.coverage[1]]
+    told += [
+        f"{model.name} finished {model.coverage[0]} of {_count(model.coverage[1], 'scan')}; the others are "
+        "listed below with their reasons and are in no mean."
+        for model in lacking
+    ]
+    if not lacking:
+        told.append("Every model finished every scan.")
+    contenders = [model for model in ranked(run) if model.coverage[0] and not _is_reference(model)]
+    told += [
+        f"{model.name} reproduces the reference forces to within {1e3 * SAME_METHOD:g} meV/Å: it is the "
+        "method that made the labels, or as good as, and is left out of the ranking."
+        for model in run.models.values()
+        if _is_reference(model)
+    ]
+    return told + _verdict(run, contenders)
+
+
+def _verdict(run: BsctRun, contenders: Sequence[bsct.ModelResult]) -> list[str]:
+    """Say which model is smoothest and whether that can be told from chance."""
+    metric = metrics_of(run.settings)["fsd"]
+    if not contenders:
+        return [
+            "There is no model to rank."
+            if any(m.coverage[0] for m in run.models.values())
+            else "No model finished a scan, so there is nothing to compare."
+        ]
+
+    def value(model: bsct.ModelResult) -> str:
+        e = model.estimates[metric.key]
+        mean = f"mean {metric.title} {number(e.mean)} {interval(e)} 1/Å"
+        return f"{model.name}, {mean} over {e.n} of {_count(e.total, 'scan')}"
+
+    best, *others = contenders
+    caution = (
+        f"{metric.title} says how evenly forces change along a bond, not how right they are: read it beside "
+        "the force error."
+    )
+    if not others:
+        return [f"{value(best)} (95 % interval in brackets).", caution]
+    told = f"Smoothest: {value(best)}. Next: {value(others[0])} (95 % intervals in brackets)."
+    try:
+        d: PairedDifference = bsct.compare(best, others[0], metric.key)
+    except ValueError:
+        return [told, "The two share no finished scan, so they cannot be compared.", caution]
+    word = "lower" if d.mean < 0 else "higher"
+    p = p_value(d.p_value)
+    p = f"p {p}" if p.startswith("<") else f"p = {p}"
+    clear = "is statistically distinguishable" if d.p_value < SIGNIFICANT else "cannot be told from chance"
+    few = f"; {_count(d.n, 'scan')} could hardly show one" if d.n < 6 and d.p_value >= SIGNIFICANT else ""
+    paired = (
+        f"On the {_count(d.n, 'scan')} that both finished, {best.name} is {word} by "
+        f"{number(abs(d.mean))} 1/Å (difference {number(d.mean)} {interval(d)}, {p}): the difference "
+        f"{clear}{few}."
+    )
+    return [told, paired, caution]
+
+
+def _is_reference(model: bsct.ModelResult) -> bool:
+    estimate = model.estimates.get("force_mae_full")
+    return estimate is not None and estimate.mean < SAME_METHOD
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def _run_section(run: BsctRun, key: str, title: str) -> str:
+    parts = [
+        f'<section id="{key}"><h2>{escape(title)}</h2>',
+        f'<div class="lead"><ul>{"".join(f"<li>{escape(s)}</li>" for s in summary(run))}</ul></div>',
+        "<h3>Models</h3>",
+        _model_table(run, HEADLINE),
+        _folded("More numbers", _model_table(run, DETAIL)),
+    ]
+    if any(model.coverage[0] for model in run.models.values()):
+        parts += [_figures(run, key), _scan_viewer(run, key)]
+    if len(run.models) > 1:
+        parts += ["<h3>Pairs of models</h3>", _pair_table(run)]
+    parts += ["<h3>Scans that do not count</h3>", _failure_table(run)]
+    parts += ["<h3>Every scan</h3>", _folded("FSD of each scan, the roughest first", _scan_table(run))]
+    parts += ["<h3>What the numbers mean</h3>", _definitions(run)]
+    parts += ["<h3>Data, settings and provenance</h3>", _provenance(run), "</section>"]
+    return "\n".join(parts)
+
+
+def _figures(run: BsctRun, key: str) -> str:
+    drawn = [
+        (plots.fsd_figure(run), "Each row is a model with the number of scans it finished."),
+        (plots.distribution_figure(run), "Each point is a scan; touch it for its name."),
+        (plots.bond_figure(run), ""),
+    ]
+    contenders = [m.name for m in run.models.values() if m.coverage[0] and not _is_reference(m)]
+    if len(contenders) > 1:
+        drawn.append(
+            (plots.paired_figure(run, *contenders[:2]), "Each point is a scan that both models finished.")
+        )
+    return "\n".join(_figure(f"{key}-f{k}", figure, note) for k, (figure, note) in enumerate(drawn))
+
+
+def _figure(key: str, figure: Any, note: str) -> str:
+    caption = f"<figcaption>{escape(note)}</figcaption>" if note else ""
+    return f'{_json(key, figure)}<figure><div class="plot" data-figure="{key}"></div>{caption}</figure>'
+
+
+def _json(key: str, figure: Any) -> str:
+    """The figure as data that no text in it can break out of."""
+    text = figure.to_json().replace("<", "\\u003c")
+    return f'<script type="application/json" id="{key}">{text}</script>'
+
+
+def _scan_viewer(run: BsctRun, key: str) -> str:
+    chosen = plots.notable_scans(run)
+    data = [_json(f"{key}-s{k}", plots.scan_figure(run, name)) for k, name in enumerate(chosen)]
+    options = [
+        f'<option value="{key}-s{k}">{escape(f"{name}: {why}")}</option>'
+        for k, (name, why) in enumerate(chosen.items())
+    ]
+    note = (
+        "Top: energy from the frame of the reference minimum (dotted line), on the range of the reference. "
+        "Middle: change of all forces from that frame. Bottom: how fast the logarithm of the squared force "
+        "change drifts from the reference's; its maximum, the dot, is the FSD."
+    )
+    return (
+        f"<h3>Where the roughness is</h3>{''.join(data)}"
+        f'<p><label>Scan <select data-plot="{key}-scan">{"".join(options)}</select></label></p>'
+        f'<figure><div class="plot" id="{key}-scan" data-figure="{key}-s0"></div>'
+        f"<figcaption>{escape(note)}</figcaption></figure>"
+    )
+
+
+def _model_table(run: BsctRun, words: Sequence[str]) -> str:
+    metrics = metrics_of(run.settings)
+    head = [_head("model", words=True), _head("scans ok"), *(_metric_head(metrics[word]) for word in words)]
+    rows = []
+    for model in ranked(run):
+        n, total = model.coverage
+        bad = ' class="bad"' if n < total else ""
+        cells = [f"<th>{escape(model.name)}</th>", f'<td{bad} data-value="{n}">{n}/{total}</td>']
+        cells += [_estimate_cell(model.estimates.get(metrics[word].key), n) for word in words]
+        rows.append("".join(cells))
+    note = "Mean over scans, below it the 95 % interval; n where it rests on fewer scans. Headings sort."
+    return _table(head, rows, note)
+
+
+def _estimate_cell(estimate: Estimate | None, expected: int) -> str:
+    if estimate is None or not estimate.n:
+        return _NOT_APPLICABLE
+    n = "" if estimate.n == expected else f" n={estimate.n}"
+    return _number_cell(estimate.mean, f'<span class="spread">{interval(estimate)}{n}</span>')
+
+
+def _number_cell(value: float, more: str = "") -> str:
+    sortable = f"{value:.9g}" if math.isfinite(value) else ""
+    return f'<td data-value="{sortable}">{number(value)}{more}</td>'
+
+
+def _pair_table(run: BsctRun) -> str:
+    metric = metrics_of(run.settings)["fsd"]
+    head = [_head("first", words=True), _head("second", words=True), _head("difference", metric.unit)]
+    head += [_head("first lower"), _head("p"), _head("scans")]
+    pairs = comparisons(run, metric.key)
+    rows = []
+    for first, second, d in pairs:
+        names = f'<th>{escape(first.name)}</th><td class="words">{escape(second.name)}</td>'
+        total = len(first.scans)
+        if d is None:
+            missing = _NOT_APPLICABLE * 3
+            rows.append(f'{names}{missing}<td class="bad" data-value="0">0/{total}</td>')
+            continue
+        values = (
+            _number_cell(d.mean, f'<span class="spread">{interval(d)}</span>'),
+            f'<td data-value="{d.fraction_lower}">{d.fraction_lower:.0%}</td>',
+            f'<td data-value="{d.p_value}">{escape(p_value(d.p_value))}</td>',
+            f'<td data-value="{d.n}">{d.n}/{total}</td>',
+        )
+        rows.append(names + "".join(values))
+    note = f"{metric.title}: first − second on the scans that both finished. {comparison_note(len(pairs))}"
+    table = _table(head, rows, note)
+    return _folded(_count(len(rows), "pair"), table, opened=len(rows) <= OPEN_ROWS)
+
+
+def _failure_table(run: BsctRun) -> str:
+    groups = failures(run)
+    if not groups:
+        return "<p>None: every model finished every scan.</p>"
+    listed = "".join(
+        f"<li>{escape(model)}: {_count(len(names), 'scan')}, {escape(reason)}</li>"
+        for model, reason, names in groups
+    )
+    rows = [
+        f'<th>{escape(model.name)}</th><td class="words">{escape(name)}</td>'
+        f'<td class="words">{escape(scan.status)}</td><td class="words">{escape(scan.reason)}</td>'
+        for model in run.models.values()
+        for name, scan in model.scans.items()
+        if scan.status != "ok"
+    ]
+    table = _table([_head(what, words=True) for what in ("model", "scan", "status", "reason")], rows, "")
+    opened = len(rows) <= OPEN_ROWS
+    return f"<ul>{listed}</ul>" + _folded(f"All {_count(len(rows), 'failure')}", table, opened=opened)
+
+
+def _scan_table(run: BsctRun) -> str:
+    key = metrics_of(run.settings)["fsd"].key
+    models = ranked(run)
+    values = {
+        name: [model.scans[name].values.get(key, math.nan) for model in models if name in model.scans]
+        for name in (models[0].scans if models else ())
+    }
+    worst = {name: max((v for v in row if math.isfinite(v)), default=-1.0) for name, row in values.items()}
+    rows = []
+    for name in sorted(values, key=lambda name: -worst[name]):
+        cells = [
+            _number_cell(v)
+            if model.scans[name].status == "ok"
+            else '<td class="bad" data-value="">failed</td>'
+            for model, v in zip(models, values[name])
+        ]
+        rows.append(f"<th>{escape(name)}</th>{''.join(cells)}")
+    head = [_head("scan", words=True), *(_head(model.name, "1/Å") for model in models)]
+    return _table(head, rows, "Headings sort.")
+
+
+def _definitions(run: BsctRun) -> str:
+    rows = "".join(
+        f"<dt>{escape(m.title)}{f' ({escape(m.unit)})' if m.unit else ''}</dt><dd>{escape(m.meaning)}</dd>"
+        for m in metrics_of(run.settings).values()
+    )
+    more = (
+        "<dt>95 % interval</dt><dd>Bootstrap over scans within bond types: where the mean would lie for "
+        "other scans of the same kinds. It needs two scans.</dd>"
+        "<dt>n/a</dt><dd>The number does not exist, for example one side of a scan whose minimum is its "
+        "end.</dd>"
+    )
+    return f"<dl>{rows}{more}</dl>"
+
+
+def _provenance(run: BsctRun) -> str:
+    data, made = run.scan_set, run.manifest.get("provenance", {})
+    packages = ", ".join(f"{name} {version}" for name, version in made.get("packages", {}).items())
+    facts = [
+        ("data", f"{data.name}, {_count(len(data), 'scan')}"),
+        ("level of theory", data.level),
+        ("source", data.source or "not stated"),
+        ("licence of the data", data.licence),
+        ("SHA-256 of the data", str(run.manifest.get("data", {}).get("identity") or data.identity)),
+        ("versions", packages),
+        ("Python, platform", f"{made.get('python', '')}, {made.get('platform', '')}"),
+        ("run folder", str(run.folder)),
+    ]
+    listed = "".join(f"<dt>{escape(what)}</dt><dd>{_linked(value)}</dd>" for what, value in facts)
+    asked = run.manifest.get("models", {})
+    specs = {
+        m.name: str(asked.get(m.name, {}).get("spec") or "an object in Python") for m in run.models.values()
+    }
+    rows = [
+        f'<th>{escape(m.name)}</th><td class="words">{escape(specs[m.name])}</td>'
+        f'<td class="words"><code>{escape(m.identity)}</code></td>'
+        for m in run.models.values()
+    ]
+    head = [_head("model", words=True), _head("specification", words=True), _head("SHA-256", words=True)]
+    settings = run.as_json()["settings"]
+    blocks = _pre("Settings", settings) + (
+        _pre("How the data was made", data.provenance) if data.provenance else ""
+    )
+    return f"<dl>{listed}</dl>{_table(head, rows, '')}{blocks}"
+
+
+def _pre(title: str, content: Any) -> str:
+    text = json.dumps(content, indent=1, ensure_ascii=False, default=str)
+    return _folded(title, f"<pre>{escape(text)}</pre>", opened=len(text) < 2000)
+
+
+def _linked(text: str) -> str:
+    """Escaped text in which web addresses are links to follow, not to load."""
+    return re.sub(
+        r"https?://[^\s<>&\"')]+", lambda m: f'<a href="{m[0]}" rel="noreferrer">{m[0]}</a>', escape(text)
+    )
+
+
+def _folded(title: str, content: str, *, opened: bool = False) -> str:
+    return f"<details{' open' * opened}><summary>{escape(title)}</summary>{content}</details>"
+
+
+def _metric_head(metric: Metric) -> str:
+    return _head(metric.title, metric.unit, hint=metric.meaning)
+
+
+def _head(title: str, unit: str = "", *, words: bool = False, hint: str = "") -> str:
+    kind = "sort words" if words else "sort"
+    below = f'<span class="unit">{escape(unit)}</span>' if unit else ""
+    tip = f' title="{escape(hint)}"' if hint else ""
+    return f'<th class="{kind}" scope="col" tabindex="0"{tip}>{escape(title)}{below}</th>'
+
+
+def _table(head: Iterable[str], rows: Iterable[str], note: str) -> str:
+    caption = f"<caption>{escape(note)}</caption>" if note else ""
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return (
+        f'<div class="scroll"><table>{caption}<thead><tr>{"".join(head)}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
