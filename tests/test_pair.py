@@ -202,6 +202,11 @@ def test_atoms_at_one_place_are_an_error_that_names_them():
         predict(PAIRS["lj"], dimer(1.5), dimer(0.0))
 
 
+def test_an_element_without_a_radius_is_an_error_that_names_it():
+    with pytest.raises(ValueError, match="lj has no parameters for Og"):
+        predict(PAIRS["lj"], dimer(3.0, (6, 118)))
+
+
 def test_identity_follows_every_setting():
     variants = [
         *PAIRS.values(),

@@ -10,11 +10,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 import numpy as np
-from ase.data import covalent_radii
+from ase.data import chemical_symbols, covalent_radii
+from scipy.special import expit
 
 from sfumato.graph.neighbors import Pairs, neighbor_pairs
 from sfumato.systems import Batch, Floats, Ints, Prediction, digest
 from sfumato.units import BOHR, HARTREE
+
+LAST_ELEMENT = 96
+"""Curium, the last one whose covalent radius is known (Cordero et al. 2008)."""
 
 
 class Form(Protocol):
@@ -96,9 +100,9 @@ def switch(r: Floats, start: float, end: float) -> tuple[Floats, Floats]:
         end: Å; S is exactly 0 from here on.
     """
     t = (r - start) / (end - start)
-    inside = (t > 2e-3) & (t < 1 - 2e-3)  # beyond, σ is 0 or 1 to more digits than a float has
+    inside = (t > 0) & (t < 1)  # smooth: both branches meet with all derivatives zero
     u = np.where(inside, t, 0.5)
-    s = 1 / (1 + np.exp(1 / (1 - u) - 1 / u))
+    s = expit(1 / u - 1 / (1 - u))
     slope = -s * (1 - s) * (1 / u**2 + 1 / (1 - u) ** 2) / (end - start)
     return np.where(inside, s, np.where(t < 0.5, 1.0, 0.0)), np.where(inside, slope, 0.0)
 
@@ -138,8 +142,11 @@ class PairPotential:
         """Return energies, forces and, where every system is periodic in all directions, stress.
 
         Raises:
-            ValueError: two atoms at the same place.
+            ValueError: two atoms at the same place, or an element without a covalent radius.
         """
+        if (batch.numbers > LAST_ELEMENT).any():
+            unknown = chemical_symbols[batch.numbers.max()]
+            raise ValueError(f"{self.name} has no parameters for {unknown}; it knows H to Cm")
         pairs = neighbor_pairs(batch, self.cutoff)
         vectors = pairs.vectors(batch)
         r = np.linalg.norm(vectors, axis=1)
