@@ -50,7 +50,8 @@ DETAIL = ("work", "minima", "maxima", "inflections", "position", "depth", "wall"
 
 SCRIPT = """
 (() => {
-  const config = {responsive: true, displaylogo: false, toImageButtonOptions: {format: 'svg'},
+  const config = {responsive: true, displaylogo: false, displayModeBar: 'hover',
+    toImageButtonOptions: {format: 'svg'},
     modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d']};
   const draw = (div, id) => {
     const {data, layout} = JSON.parse(document.getElementById(id).textContent);
@@ -159,12 +160,12 @@ def summary(run: BsctRun) -> list[str]:
     scans = next(iter(run.models.values())).scans if run.models else {}
     frames = sum(len(scan) for scan in run.scan_set if scan.name in scans)
     limit = run.manifest.get("limit_per_bond")
-    part = f", the first {limit} of each bond type" if limit else ""
+    part = f" (the first {limit} of each bond type)" if limit else ""
     told = [
         f"{_count(len(run.models), 'model')} predicted energies and forces along "
         f"{_count(len(scans), 'bond scan')} of {run.scan_set.name}{part}: molecules in which one bond is "
         f"compressed and stretched in small steps, {_count(frames, 'structure')} in all. Each is compared "
-        f"with the reference, {run.scan_set.level}."
+        f"with the reference ({run.scan_set.level})."
     ]
     lacking = [model for model in run.models.values() if model.coverage[0] < model.coverage[1]]
     told += [
@@ -345,7 +346,7 @@ def _pair_table(run: BsctRun) -> str:
         rows.append(names + "".join(values))
     note = f"{metric.title}: first − second on the scans that both finished. {comparison_note(len(pairs))}"
     table = _table(head, rows, note)
-    return _folded(_count(len(rows), "pair"), table, opened=len(rows) <= OPEN_ROWS)
+    return table if len(rows) <= OPEN_ROWS else _folded(_count(len(rows), "pair"), table)
 
 
 def _failure_table(run: BsctRun) -> str:

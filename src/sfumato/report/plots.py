@@ -60,7 +60,7 @@ def fsd_figure(run: BsctRun) -> Figure:
         ("fsd_compress", "compressed", BLUE, "triangle-left", 0.22),
         ("fsd_stretch", "stretched", VERMILION, "triangle-right", 0.44),
     )
-    figure = _figure(f"{metrics['fsd'].title}: lower is smoother", 110 + 46 * len(models))
+    figure = _figure(f"{metrics['fsd'].title}: lower is smoother", 120 + 46 * len(models))
     for word, name, colour, symbol, offset in sides:
         found = [model.estimates.get(metrics[word].key) for model in models]
         _add_means(
@@ -80,7 +80,7 @@ def distribution_figure(run: BsctRun) -> Figure:
     metric = metrics_of(run.settings)["fsd"]
     models = [model for model in ranked(run) if model.coverage[0]]
     style = style_of(run)
-    figure = _figure("Every scan: a mean can hide a few very rough ones", 100 + 62 * len(models))
+    figure = _figure("Every scan: a mean can hide a few very rough ones", 120 + 56 * len(models))
     for k, model in enumerate(models):
         rows = _finished(model, metric.key)
         figure.add_box(
@@ -100,7 +100,8 @@ def distribution_figure(run: BsctRun) -> Figure:
             showlegend=False,
         )
     _label_rows(figure, [f"{_text(m.name)} ({m.coverage[0]}/{m.coverage[1]})" for m in models])
-    _log_axis(figure, "x", f"{metric.heading} of each scan; box: quartiles and median")
+    drawn = [x for trace in figure.data for x in trace.x]
+    _log_axis(figure, "x", f"{metric.heading} of each scan; box: quartiles and median", drawn)
     return figure
 
 
@@ -143,15 +144,17 @@ def paired_figure(run: BsctRun, first: str, second: str) -> Figure:
     across, up = (dict(_finished(run.models[name], metric.key)) for name in (first, second))
     shared = [name for name in across if name in up]
     x, y = ([max(values[name], SMALLEST) for name in shared] for values in (across, up))
-    figure = _figure(f"Scan by scan: {_text(first)} against {_text(second)}", 520)
-    low, high = 0.8 * min([*x, *y], default=1.0), 1.25 * max([*x, *y], default=10.0)
+    below = sum(up[name] < across[name] for name in shared)
+    figure = _figure(f"Scan by scan: {_text(second)} is smoother in {below} of {len(shared)}", 560)
+    ends = [0.5 * min([*x, *y], default=1.0), 2 * max([*x, *y], default=10.0)]
     figure.add_scatter(
-        x=[low, high], y=[low, high], mode="lines", line={"color": GREY, "dash": "dot"}, hoverinfo="skip"
+        x=ends, y=ends, mode="lines", line={"color": GREY, "dash": "dot"}, name="equal", hoverinfo="skip"
     )
     figure.add_scatter(
         x=x,
         y=y,
         mode="markers",
+        name="scans; below the line " + _text(second) + " is smoother",
         marker={"color": BLUE, "size": 7, "opacity": 0.6},
         text=[
             f"{_text(name)}<br>{_text(first)} {number(across[name])}<br>{_text(second)} {number(up[name])}"
@@ -159,12 +162,10 @@ def paired_figure(run: BsctRun, first: str, second: str) -> Figure:
         ],
         hoverinfo="text",
     )
-    below = sum(up[name] < across[name] for name in shared)
-    figure.update_layout(showlegend=False)
-    _log_axis(figure, "x", f"{_text(first)}: {metric.heading}")
-    _log_axis(figure, "y", f"{_text(second)}: {metric.heading}")
-    note = f"below the line {_text(second)} is smoother: {below} of {len(shared)} scans"
-    figure.update_layout(title_text=f"{figure.layout.title.text}<br><sup>{note}</sup>")
+    _log_axis(figure, "x", f"{_text(first)}: {metric.heading}", [*x, *y])
+    _log_axis(figure, "y", f"{_text(second)}: {metric.heading}", [*x, *y])
+    figure.update_xaxes(constrain="domain")
+    figure.update_yaxes(scaleanchor="x", constrain="domain")
     return figure
 
 
@@ -230,8 +231,14 @@ def scan_figure(run: BsctRun, name: str) -> Figure:
     _dress(figure, f"{_text(name)}", 720)
     span = float(E.max() - E[m])
     figure.update_yaxes(title_text="E − E(b<sub>min</sub>), eV", range=[-0.12 * span, 1.12 * span], row=1)
+    lowest, highest = 0.4 * run.settings.floor, 4 * float(np.nanmax(_change(F, F[m]), initial=1.0))
     figure.update_yaxes(
-        title_text="‖F − F<sub>min</sub>‖, eV/Å", type="log", exponentformat="power", dtick=1, row=2
+        title_text="‖F − F<sub>min</sub>‖, eV/Å",
+        type="log",
+        range=[math.log10(lowest), math.log10(highest)],
+        tickvals=[10.0**power for power in range(-3, 7)],
+        ticktext=[f"{10.0**power:g}" for power in range(-3, 7)],
+        row=2,
     )
     figure.update_yaxes(title_text="|ΔL|/Δb, 1/Å", rangemode="tozero", row=3)
     figure.update_xaxes(title_text=f"{_text(scan.stratum)} bond length b, Å", row=3)
@@ -346,9 +353,18 @@ def _label_rows(figure: Figure, labels: Sequence[str], middle: float = 0.0) -> N
     )
 
 
-def _log_axis(figure: Figure, axis: str, title: str) -> None:
+def _log_axis(figure: Figure, axis: str, title: str, values: Sequence[float]) -> None:
+    """Make an FSD axis logarithmic, over the values with some room, ticked at 1, 2 and 5."""
+    low, high = 0.85 * min(values, default=1.0), 1.18 * max(values, default=10.0)
+    ticks = [digit * 10.0**power for power in range(-1, 6) for digit in (1, 2, 5)]
     update = figure.update_xaxes if axis == "x" else figure.update_yaxes
-    update(type="log", title_text=title, dtick="D2", minor={"showgrid": False})
+    update(
+        type="log",
+        title_text=title,
+        range=[math.log10(low), math.log10(high)],
+        tickvals=ticks,
+        ticktext=[f"≤ {SMALLEST:g}" if tick <= SMALLEST else f"{tick:g}" for tick in ticks],
+    )
 
 
 def _figure(title: str, height: int) -> Figure:
@@ -363,13 +379,12 @@ def _dress(figure: Figure, title: str, height: int) -> None:
     """Give a figure the common look."""
     figure.update_layout(
         template="none",
-        title={"text": title, "x": 0, "xref": "paper", "font": {"size": 16}, "pad": {"l": 0}},
+        title={"text": title, "x": 0, "xref": "paper", "y": 1, "yanchor": "top", "pad": {"t": 12}},
+        title_font={"size": 16},
         font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
         height=height,
-        margin={"l": 64, "r": 12, "t": 48, "b": 48},
+        margin={"l": 64, "r": 12, "t": 68, "b": 48},
         legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font": {"size": 12}},
-        paper_bgcolor="white",
-        plot_bgcolor="white",
         hovermode="closest",
     )
     axes: dict[str, Any] = {
@@ -380,6 +395,7 @@ def _dress(figure: Figure, title: str, height: int) -> None:
         "ticklen": 4,
         "zeroline": False,
         "showline": True,
+        "title_font": {"size": 13},
     }
     figure.update_xaxes(automargin=True, **axes)
     figure.update_yaxes(automargin=True, **axes)

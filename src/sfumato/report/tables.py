@@ -17,9 +17,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sfumato.config import nearest
 from sfumato.execution.progress import duration
 from sfumato.protocols import bsct
+from sfumato.words import nearest
 
 if TYPE_CHECKING:
     from sfumato.metrics.stats import Estimate, PairedDifference
