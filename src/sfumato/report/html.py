@@ -50,11 +50,13 @@ DETAIL = ("work", "minima", "maxima", "inflections", "position", "depth", "wall"
 
 SCRIPT = """
 (() => {
-  const config = {responsive: true, displaylogo: false, displayModeBar: 'hover',
+  const narrow = innerWidth < 700 || matchMedia('(pointer: coarse)').matches;
+  const config = {responsive: true, displaylogo: false, displayModeBar: narrow ? false : 'hover',
     toImageButtonOptions: {format: 'svg'},
     modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d']};
   const draw = (div, id) => {
     const {data, layout} = JSON.parse(document.getElementById(id).textContent);
+    if (narrow) layout.dragmode = false;  // a finger on a figure scrolls the page
     Plotly.react(div, data, layout, config);
   };
   const all = (what, act) => document.querySelectorAll(what).forEach(act);
@@ -237,7 +239,7 @@ def _count(n: int, what: str) -> str:
 def _run_section(run: BsctRun, key: str, title: str) -> str:
     parts = [
         f'<section id="{key}"><h2>{escape(title)}</h2>',
-        f'<div class="lead"><ul>{"".join(f"<li>{escape(s)}</li>" for s in summary(run))}</ul></div>',
+        f'<div class="lead"><ul>{"".join(f"<li>{_prose(s)}</li>" for s in summary(run))}</ul></div>',
         "<h3>Models</h3>",
         _model_table(run, HEADLINE),
         _folded("More numbers", _model_table(run, DETAIL)),
@@ -253,23 +255,37 @@ def _run_section(run: BsctRun, key: str, title: str) -> str:
     return "\n".join(parts)
 
 
+def _prose(text: str) -> str:
+    """Escaped text that does not break within a unit."""
+    return escape(text).replace("1/Å", "1/\N{WORD JOINER}Å")
+
+
 def _figures(run: BsctRun, key: str) -> str:
     drawn = [
-        (plots.fsd_figure(run), "Each row is a model with the number of scans it finished."),
-        (plots.distribution_figure(run), "Each point is a scan; touch it for its name."),
-        (plots.bond_figure(run), ""),
+        (plots.fsd_figure(run), "In brackets the scans a model finished; bars are 95 % intervals."),
+        (plots.distribution_figure(run), "A point is a scan; a box spans the quartiles about the median."),
+        (plots.bond_figure(run), "Bars are 95 % intervals; one scan alone has none."),
     ]
     contenders = [m.name for m in run.models.values() if m.coverage[0] and not _is_reference(m)]
     if len(contenders) > 1:
         drawn.append(
-            (plots.paired_figure(run, *contenders[:2]), "Each point is a scan that both models finished.")
+            (plots.paired_figure(run, *contenders[:2]), "A point is a scan that both models finished.")
         )
     return "\n".join(_figure(f"{key}-f{k}", figure, note) for k, (figure, note) in enumerate(drawn))
 
 
 def _figure(key: str, figure: Any, note: str) -> str:
-    caption = f"<figcaption>{escape(note)}</figcaption>" if note else ""
-    return f'{_json(key, figure)}<figure><div class="plot" data-figure="{key}"></div>{caption}</figure>'
+    return (
+        f"<figure><h4>{_take_title(figure)}</h4>{_json(key, figure)}"
+        f'<div class="plot" data-figure="{key}"></div><figcaption>{escape(note)}</figcaption></figure>'
+    )
+
+
+def _take_title(figure: Any) -> str:
+    """Move a figure's title, which is escaped already, into the page, where it can break into lines."""
+    title: str = figure.layout.title.text
+    figure.update_layout(title_text=None, margin_t=28)
+    return title
 
 
 def _json(key: str, figure: Any) -> str:
@@ -280,7 +296,10 @@ def _json(key: str, figure: Any) -> str:
 
 def _scan_viewer(run: BsctRun, key: str) -> str:
     chosen = plots.notable_scans(run)
-    data = [_json(f"{key}-s{k}", plots.scan_figure(run, name)) for k, name in enumerate(chosen)]
+    figures = [plots.scan_figure(run, name) for name in chosen]
+    for figure in figures:
+        _take_title(figure)  # the selector says it
+    data = [_json(f"{key}-s{k}", figure) for k, figure in enumerate(figures)]
     options = [
         f'<option value="{key}-s{k}">{escape(f"{name}: {why}")}</option>'
         for k, (name, why) in enumerate(chosen.items())
@@ -463,9 +482,9 @@ def _head(title: str, unit: str = "", *, words: bool = False, hint: str = "") ->
 
 
 def _table(head: Iterable[str], rows: Iterable[str], note: str) -> str:
-    caption = f"<caption>{escape(note)}</caption>" if note else ""
+    below = f'<p class="note">{escape(note)}</p>' if note else ""
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return (
-        f'<div class="scroll"><table>{caption}<thead><tr>{"".join(head)}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f'<div class="scroll"><table><thead><tr>{"".join(head)}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>{below}"
     )

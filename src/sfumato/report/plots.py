@@ -60,7 +60,7 @@ def fsd_figure(run: BsctRun) -> Figure:
         ("fsd_compress", "compressed", BLUE, "triangle-left", 0.22),
         ("fsd_stretch", "stretched", VERMILION, "triangle-right", 0.44),
     )
-    figure = _figure(f"{metrics['fsd'].title}: lower is smoother", 120 + 46 * len(models))
+    figure = _figure(f"Mean {metrics['fsd'].title} of each model: lower is smoother", 120 + 46 * len(models))
     for word, name, colour, symbol, offset in sides:
         found = [model.estimates.get(metrics[word].key) for model in models]
         _add_means(
@@ -71,7 +71,7 @@ def fsd_figure(run: BsctRun) -> Figure:
             symbol=symbol,
         )
     _label_rows(figure, [f"{_text(m.name)} ({m.coverage[0]}/{m.coverage[1]})" for m in models], 0.22)
-    figure.update_xaxes(title_text=f"mean {metrics['fsd'].heading}, with 95 % interval", rangemode="tozero")
+    figure.update_xaxes(title_text=f"mean {metrics['fsd'].heading}", rangemode="tozero")
     return figure
 
 
@@ -80,7 +80,9 @@ def distribution_figure(run: BsctRun) -> Figure:
     metric = metrics_of(run.settings)["fsd"]
     models = [model for model in ranked(run) if model.coverage[0]]
     style = style_of(run)
-    figure = _figure("Every scan: a mean can hide a few very rough ones", 120 + 56 * len(models))
+    figure = _figure(
+        f"{metric.title} of every scan: a mean can hide a few very rough ones", 120 + 56 * len(models)
+    )
     for k, model in enumerate(models):
         rows = _finished(model, metric.key)
         figure.add_box(
@@ -101,7 +103,7 @@ def distribution_figure(run: BsctRun) -> Figure:
         )
     _label_rows(figure, [f"{_text(m.name)} ({m.coverage[0]}/{m.coverage[1]})" for m in models])
     drawn = [x for trace in figure.data for x in trace.x]
-    _log_axis(figure, "x", f"{metric.heading} of each scan; box: quartiles and median", drawn)
+    _log_axis(figure, "x", f"{metric.title} of a scan, {metric.unit}", drawn)
     return figure
 
 
@@ -112,7 +114,7 @@ def bond_figure(run: BsctRun) -> Figure:
     style = style_of(run)
     counts = bond_counts(run)
     step = 0.75 / max(len(models), 1)
-    figure = _figure("By bond type", 150 + len(counts) * (16 + 11 * len(models)))
+    figure = _figure(f"Mean {metric.title} by bond type", 150 + len(counts) * (16 + 11 * len(models)))
     for k, model in enumerate(models):
         by_bond = model.by_bond.get(metric.key, {})
         _add_means(
@@ -126,9 +128,7 @@ def bond_figure(run: BsctRun) -> Figure:
     _label_rows(figure, labels, step * (len(models) - 1) / 2)
     for row in range(1, len(counts)):
         figure.add_hline(y=row - (1 - 0.75 + step) / 2, line={"color": FAINT, "width": 1})
-    single = all(n == 1 for n in counts.values())
-    what = "one scan each, so no interval" if single else "mean with 95 % interval"
-    figure.update_xaxes(title_text=f"{metric.heading}; {what}", rangemode="tozero")
+    figure.update_xaxes(title_text=f"mean {metric.heading}", rangemode="tozero")
     return figure
 
 
@@ -145,16 +145,17 @@ def paired_figure(run: BsctRun, first: str, second: str) -> Figure:
     shared = [name for name in across if name in up]
     x, y = ([max(values[name], SMALLEST) for name in shared] for values in (across, up))
     below = sum(up[name] < across[name] for name in shared)
-    figure = _figure(f"Scan by scan: {_text(second)} is smoother in {below} of {len(shared)}", 560)
+    told = f"below the line {_text(second)} is smoother, {below} of {len(shared)} scans"
+    figure = _figure(f"{_text(first)} against {_text(second)}: {told}", 560)
     ends = [0.5 * min([*x, *y], default=1.0), 2 * max([*x, *y], default=10.0)]
     figure.add_scatter(
-        x=ends, y=ends, mode="lines", line={"color": GREY, "dash": "dot"}, name="equal", hoverinfo="skip"
+        x=ends, y=ends, mode="lines", line={"color": GREY, "dash": "dot"}, hoverinfo="skip", showlegend=False
     )
     figure.add_scatter(
         x=x,
         y=y,
         mode="markers",
-        name="scans; below the line " + _text(second) + " is smoother",
+        showlegend=False,
         marker={"color": BLUE, "size": 7, "opacity": 0.6},
         text=[
             f"{_text(name)}<br>{_text(first)} {number(across[name])}<br>{_text(second)} {number(up[name])}"
@@ -164,8 +165,8 @@ def paired_figure(run: BsctRun, first: str, second: str) -> Figure:
     )
     _log_axis(figure, "x", f"{_text(first)}: {metric.heading}", [*x, *y])
     _log_axis(figure, "y", f"{_text(second)}: {metric.heading}", [*x, *y])
-    figure.update_xaxes(constrain="domain")
-    figure.update_yaxes(scaleanchor="x", constrain="domain")
+    figure.update_xaxes(constrain="domain", constraintoward="left")
+    figure.update_yaxes(scaleanchor="x", constrain="domain", constraintoward="top")
     return figure
 
 

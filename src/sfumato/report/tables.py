@@ -155,7 +155,8 @@ def interval(estimate: Estimate | PairedDifference) -> str:
     if math.isnan(estimate.low):
         return "[n/a]"
     decimals = decimals_of(estimate.mean) if estimate.mean else None
-    return f"[{number(estimate.low, decimals)}, {number(estimate.high, decimals)}]"
+    # A no-break space: a narrow column breaks between mean and interval only.
+    return f"[{number(estimate.low, decimals)},\N{NO-BREAK SPACE}{number(estimate.high, decimals)}]"
 
 
 def p_value(value: float) -> str:
@@ -454,9 +455,7 @@ def _cell(estimate: Estimate | PairedDifference | None, expected: int) -> Text:
     """Mean and interval, and on how many scans they rest where these are not the `expected` ones."""
     if estimate is None or not estimate.n:
         return Text("n/a", style="dim")
-    # A no-break space inside the brackets: a narrow column breaks only between mean and interval.
-    spread = interval(estimate).replace(" ", "\N{NO-BREAK SPACE}")
-    text = Text.assemble(number(estimate.mean), " ", (spread, "dim"))
+    text = Text.assemble(number(estimate.mean), " ", (interval(estimate), "dim"))
     return text if estimate.n == expected else text.append(f" n={estimate.n}", "bold")
 
 
