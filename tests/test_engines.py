@@ -308,7 +308,7 @@ def test_engines_are_made_by_name_and_level():
 @pytest.mark.parametrize(
     ("name", "level", "message"),
     [
-        ("pysfc", "pbe/def2-svp", "unknown engine 'pysfc'; nearest: 'pyscf'"),
+        ("pysfc", "pbe/def2-svp", "unknown engine 'pysfc'; did you mean 'pyscf'"),
         ("tblite", "GFN3-xTB", "unknown method 'GFN3-xTB'; choose GFN2-xTB or GFN1-xTB"),
         ("pyscf", "pbe", "a level reads functional/basis"),
         ("pyscf", "/def2-svp", "a level reads functional/basis"),

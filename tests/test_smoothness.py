@@ -233,8 +233,8 @@ def test_the_name_shows_every_changed_setting_and_only_those():
         ({"stride": 0}, "stride: must be a whole number"),
         ({"stride": 1.5}, "stride: must be a whole number"),
         ({"stride": True}, "stride: must be a whole number"),
-        ({"coordinate": "lenght"}, "'lenght' is not one of length, alpha; nearest: 'length'"),
-        ({"minimum": "owm"}, "'owm' is not one of reference, own; nearest: 'own'"),
+        ({"coordinate": "lenght"}, "'lenght' is not one of length, alpha; did you mean 'length'"),
+        ({"minimum": "owm"}, "'owm' is not one of reference, own; did you mean 'own'"),
     ],
 )
 def test_impossible_settings_are_refused(changed, message):

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from sfumato.words import nearest
+
 SettingsType = TypeVar("SettingsType", bound=BaseModel)
-
-
-def nearest(word: str, valid: Iterable[str]) -> str:
-    """Return "did you mean …?" for a mistyped word, or the list of what is valid."""
-    valid = list(valid)
-    close = get_close_matches(word, valid, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(valid)}"
 
 
 def read_settings(kind: type[SettingsType], path: Path | None = None, **overrides: Any) -> SettingsType:

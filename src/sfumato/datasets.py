@@ -6,7 +6,6 @@ pack the same commit into different bytes over the years. Only `get` opens a con
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import tempfile
@@ -17,6 +16,7 @@ from typing import Literal
 
 from sfumato.io import read_released_archive, read_released_folder, read_scan_set, write_scan_set
 from sfumato.systems import ScanSet
+from sfumato.words import nearest
 
 Progress = Callable[[int, int], None]
 """Called with the bytes received so far and the total, 0 where the server does not say."""
@@ -94,15 +94,9 @@ DATASETS: dict[str, DataSet] = {
 """Every named data set; the molecules of all of them are neutral with closed shells."""
 
 
-def _nearest(name: str) -> str:
-    close = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Named data sets: {', '.join(sorted(DATASETS))}"
-
-
 def _entry(name: str) -> DataSet:
     if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}; {_nearest(name)}")
+        raise ValueError(f"unknown data set {name!r}; {nearest(name, sorted(DATASETS))}")
     return DATASETS[name]
 
 
@@ -159,7 +153,8 @@ def load(data: str | Path) -> ScanSet:
     path = Path(data).expanduser()
     if not path.exists():
         raise ValueError(
-            f"{str(data)!r} is neither a named data set nor an existing path; {_nearest(str(data))}"
+            f"{str(data)!r} is neither a named data set nor an existing path; "
+            f"{nearest(str(data), sorted(DATASETS))}"
         )
     scan_set = _read(path)
     for entry in DATASETS.values():

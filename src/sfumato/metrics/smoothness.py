@@ -6,7 +6,6 @@ without frames) is nan, which reports print as "n/a"; a prediction that is not f
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sfumato.systems import Floats, Ints
+from sfumato.words import nearest
 
 Coordinate = Literal["length", "alpha"]
 Minimum = Literal["reference", "own"]
@@ -88,8 +88,7 @@ class FSDSettings:
 
 def _check_word(what: str, word: str, valid: tuple[str, ...]) -> None:
     if word not in valid:
-        near = difflib.get_close_matches(str(word), valid, n=1, cutoff=0)
-        raise ValueError(f"{what}: {word!r} is not one of {', '.join(valid)}; nearest: {near[0]!r}")
+        raise ValueError(f"{what}: {word!r} is not one of {', '.join(valid)}; {nearest(str(word), valid)}")
 
 
 def checked(values: ArrayLike, shape: tuple[int | None, ...], what: str) -> Floats:

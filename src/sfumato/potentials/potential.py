@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import functools
+import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from importlib import metadata
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from sfumato.io import from_ase as system_from_ase
 from sfumato.io import to_ase
-from sfumato.systems import Batch, Prediction, digest
+from sfumato.systems import Batch, Floats, Prediction, System, digest
 
 if TYPE_CHECKING:
+    from ase import Atoms
     from ase.calculators.calculator import Calculator
+
+VOLATILE = frozenset({"results", "atoms", "_directory", "prefix"})
+"""Attributes of an ASE calculator that change with use or place, not with the model."""
+
+TORCH_INTERNALS = frozenset({"_parameters", "_buffers", "_modules", "_version", "training"})
+"""Attributes of a torch module that are followed under their own names, or are no settings of the model."""
+
+DEEPEST = 50
+"""Objects inside objects that `fingerprint` follows, well below Python's recursion limit."""
 
 
 @runtime_checkable
@@ -56,42 +69,98 @@ class FromASE:
     """An ASE calculator as a potential; every structure is computed from scratch.
 
     The calculator is reset before each structure, so that a result depends on the structure alone and not
-    on what was computed before it (calculators restart from old densities otherwise).
+    on what was computed before it (calculators restart from old densities otherwise). Total charge and
+    multiplicity are passed in `Atoms.info` (`charge`, `multiplicity` and `spin`, both 2S+1).
+
+    Args:
+        calculator: any object with ASE's calculator interface.
+        name: short, for tables.
+        identity: hash of its weights and settings; default `fingerprint(calculator)`.
+        elements: atomic numbers it knows; None: leave it to the calculator to complain.
     """
 
     chunk = 1
 
-    def __init__(self, calculator: Calculator, name: str, identity: str | None = None) -> None:
+    def __init__(
+        self,
+        calculator: Calculator,
+        name: str,
+        identity: str | None = None,
+        elements: Collection[int] | None = None,
+    ) -> None:
         self.calculator, self.name = calculator, name
         self.identity = identity or fingerprint(calculator)
+        self.elements = None if elements is None else frozenset(int(z) for z in elements)
 
     def predict(self, batch: Batch) -> Prediction:
-        """Evaluate structure by structure; whatever the calculator raises comes through unchanged."""
-        energies, forces = [], []
-        for system in batch:
-            atoms = to_ase(system)
-            if hasattr(self.calculator, "reset"):
-                self.calculator.reset()
-            atoms.calc = self.calculator
-            energies.append(float(atoms.get_potential_energy()))
-            forces.append(np.array(atoms.get_forces(apply_constraint=False), dtype=float))
-        return Prediction(np.array(energies), np.concatenate(forces))
+        """Evaluate structure by structure; whatever the calculator raises comes through unchanged.
+
+        Returns:
+            Energies, forces, and stress if every structure is periodic in three directions and the
+            calculator offers it.
+
+        Raises:
+            MissingElementError: an element outside `elements`.
+            ValueError: forces for another number of atoms.
+        """
+        if self.elements is not None and (unknown := set(batch.numbers.tolist()) - self.elements):
+            raise MissingElementError(self.name, unknown)
+        offered = getattr(self.calculator, "implemented_properties", ())
+        with_stress = bool(batch.pbc.all()) and "stress" in offered
+        found = [self._one(system, with_stress) for system in batch]
+        return Prediction(
+            energy=np.array([energy for energy, _, _ in found]),
+            forces=np.concatenate([np.zeros((0, 3)), *(forces for _, forces, _ in found)]),
+            stress=np.stack([stress for _, _, stress in found]) if with_stress else None,
+        )
+
+    def _one(self, system: System, with_stress: bool) -> tuple[float, Floats, Floats]:
+        atoms = to_ase(system)
+        if hasattr(self.calculator, "reset"):
+            self.calculator.reset()
+        atoms.calc = self.calculator
+        energy = float(atoms.get_potential_energy())
+        forces = np.array(atoms.get_forces(apply_constraint=False), dtype=float)
+        if forces.shape != (len(system), 3):
+            raise ValueError(
+                f"{self.name}: the calculator returned forces of shape {forces.shape} for {len(system)} "
+                f"atoms; expected ({len(system)}, 3)"
+            )
+        stress = atoms.get_stress(voigt=False) if with_stress else np.zeros((3, 3))
+        return energy, forces, np.asarray(stress, dtype=float)
 
 
-def from_ase(calculator: Calculator, name: str, identity: str | None = None) -> Potential:
+def from_ase(
+    calculator: Calculator,
+    name: str,
+    identity: str | None = None,
+    elements: Collection[int] | None = None,
+) -> Potential:
     """Wrap an ASE calculator.
 
     Args:
         calculator: any object with ASE's calculator interface.
         name: short, for tables.
         identity: hash of its weights and settings; default `fingerprint(calculator)`.
+        elements: atomic numbers it knows; None: leave it to the calculator to complain.
+
+    Returns:
+        The potential; see `FromASE`.
     """
-    return FromASE(calculator, name, identity)
+    return FromASE(calculator, name, identity, elements)
 
 
 def as_calculator(potential: Potential) -> Calculator:
-    """Return an ASE calculator (energy, forces, and stress where the potential has it)."""
-    from ase.calculators.calculator import Calculator, all_changes
+    """Return an ASE calculator (energy, forces, and stress where the potential has it).
+
+    Args:
+        potential: any potential; total charge and multiplicity are read from `Atoms.info`.
+
+    Returns:
+        A calculator. Asked for a stress that the potential does not have, it raises ASE's
+        `PropertyNotImplementedError`.
+    """
+    from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
     from ase.stress import full_3x3_to_voigt_6_stress
 
     class FromPotential(Calculator):  # type: ignore[misc]
@@ -99,6 +168,13 @@ def as_calculator(potential: Potential) -> Calculator:
 
         name = potential.name
         implemented_properties = ("energy", "forces", "stress")
+
+        def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+            """ASE does not look at `info`, which states charge and multiplicity."""
+            changes: list[str] = super().check_state(atoms, tol)
+            if self.atoms is not None and self.atoms.info != atoms.info:
+                changes.append("info")
+            return changes
 
         def calculate(
             self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes
@@ -108,42 +184,105 @@ def as_calculator(potential: Potential) -> Calculator:
             self.results = {"energy": float(prediction.energy[0]), "forces": np.array(prediction.forces)}
             if prediction.stress is not None:
                 self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress[0])
+            elif "stress" in properties:
+                raise PropertyNotImplementedError(f"{potential.name} gives no stress for this structure")
 
     return FromPotential()
 
 
 def fingerprint(thing: object) -> str:
-    """Return the SHA-256 of what a calculator computes with.
+    """Return the SHA-256 of what a calculator or model computes with.
 
-    That is: its class, the version of the package it comes from, its ASE parameters, and the weights of every
-    torch module found on it. Two calculators that differ in something else need an explicit identity.
+    That is its class, the version of its package, and all its attributes, followed down to numbers,
+    strings, arrays, tensors, and the weights and settings of every torch module; not what it computed
+    last. Functions count by name. torch is not imported.
+
+    Args:
+        thing: any object.
+
+    Returns:
+        The same hash in every process for the same weights and settings. An object that holds something
+        different in every process (a time, a temporary path) needs an explicit identity instead.
     """
-    kind = type(thing)
-    parts: list[Any] = [f"{kind.__module__}.{kind.__qualname__}", _package_version(kind.__module__)]
-    parameters = getattr(thing, "parameters", None)
-    if isinstance(parameters, dict):
-        parts.append(json.dumps(parameters, sort_keys=True, default=repr))
-    for name, weights in sorted(_weights(thing)):
-        parts += [name, weights]
-    return digest(parts)
+    return _hash(thing, {}, 0)
+
+
+def _hash(value: Any, known: dict[int, tuple[Any, str]], depth: int) -> str:
+    """Return the digest of a value; `known` keeps those of objects seen, and the objects, by id."""
+    torch = sys.modules.get("torch")
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return digest([type(value).__name__, repr(value)])
+    if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+        return digest([value])
+    if torch is not None and isinstance(value, torch.Tensor):
+        # Bytes, because numpy knows neither bfloat16 nor float8; flat, because a scalar has no byte view.
+        flat = value.detach().to_dense().cpu().contiguous().reshape(-1).view(torch.uint8)
+        return digest([f"{value.dtype}{tuple(value.shape)}", flat.numpy()])
+    if isinstance(value, Path | np.dtype) or (torch and isinstance(value, torch.dtype | torch.device)):
+        return digest([str(value)])
+    if isinstance(value, logging.Logger):
+        return digest([value.name])
+    if isinstance(value, type | ModuleType) or (callable(value) and hasattr(value, "__name__")):
+        name = getattr(value, "__qualname__", value.__name__)
+        return digest([f"{getattr(value, '__module__', '')}.{name}"])
+    if id(value) not in known:
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        known[id(value)] = (value, digest([kind]))  # what a cycle, or the deepest object, counts as
+        if depth < DEEPEST:
+            parts = [part for name, item in _inside(value) for part in (name, _hash(item, known, depth + 1))]
+            version = _package_version(type(value).__module__)
+            known[id(value)] = (value, digest([kind, version, *parts]))
+    return known[id(value)][1]
+
+
+def _inside(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the named contents of a container, a torch module or any other object, in a fixed order."""
+    torch = sys.modules.get("torch")
+    held = _attributes(value)
+    if isinstance(value, Mapping):
+        yield from sorted(((repr(key), value[key]) for key in value), key=lambda item: item[0])
+    elif isinstance(value, list | tuple):
+        yield from ((str(k), item) for k, item in enumerate(value))
+    elif isinstance(value, np.ndarray):
+        yield "items", value.tolist()
+    elif isinstance(value, set | frozenset):
+        yield "items", sorted(_hash(item, {}, 0) for item in value)
+    elif isinstance(value, functools.partial):
+        yield "call", [value.func, value.args, value.keywords]
+    elif torch is not None and isinstance(value, torch.nn.Module):
+        for group in ("_parameters", "_buffers", "_modules"):
+            yield from getattr(value, group).items()
+        # Settings, but not the compiled graphs and the like that some packages keep on their modules.
+        held = {k: v for k, v in held.items() if k not in TORCH_INTERNALS and _is_setting(v)}
+    yield from ((name, held[name]) for name in sorted(held) if name not in VOLATILE)
+
+
+def _is_setting(value: Any) -> bool:
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(_is_setting(item) for item in value)
+    if isinstance(value, Mapping):
+        return all(_is_setting(item) for item in value.values())
+    torch = sys.modules["torch"]
+    return value is None or isinstance(
+        value, bool | int | float | complex | str | np.ndarray | np.generic | torch.Tensor | torch.nn.Module
+    )
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Return what an object holds in its dict and its slots."""
+    names: set[str] = set()
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        names.update([slots] if isinstance(slots, str) else slots)
+    held = {name: getattr(value, name) for name in names if name[:2] != "__" and hasattr(value, name)}
+    return held | dict(getattr(value, "__dict__", {}))
 
 
 def _package_version(module: str) -> str:
+    """Return the version of the package that a module belongs to, empty where it has none."""
+    top = module.partition(".")[0]
     try:
-        return metadata.version(module.partition(".")[0])
+        return metadata.version(top)
     except metadata.PackageNotFoundError:
-        return "unpackaged"
-
-
-def _weights(thing: object) -> Iterator[tuple[str, np.ndarray]]:
-    """Tensors of the torch modules among a calculator's attributes, also in lists; never loads torch."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return
-    for attribute, value in vars(thing).items() if hasattr(thing, "__dict__") else ():
-        for k, module in enumerate(value if isinstance(value, list | tuple) else [value]):
-            if isinstance(module, torch.nn.Module):
-                for key, tensor in module.state_dict().items():
-                    if isinstance(tensor, torch.Tensor):
-                        data = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
-                        yield f"{attribute}[{k}].{key}:{tensor.dtype}", data
+        # The import name may differ from the distribution's: mace comes with mace-torch.
+        return str(getattr(sys.modules.get(top), "__version__", ""))

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from sfumato.config import nearest
 from sfumato.potentials.potential import FromASE, Potential, fingerprint
 from sfumato.systems import digest
+from sfumato.words import nearest
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ number: its energy and forces are NaN and its message says why.
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import time
@@ -23,6 +22,7 @@ import numpy as np
 
 from sfumato.systems import Floats, System, digest
 from sfumato.units import BOHR, HARTREE, HARTREE_PER_BOHR
+from sfumato.words import nearest
 
 SELF_TEST_TOLERANCE = 1e-6
 """Hartree by which a known answer may differ."""
@@ -433,6 +433,5 @@ def make_engine(name: str, level: str) -> Engine:
         ValueError: an unknown engine or a level it cannot have.
     """
     if name not in ENGINES:
-        near = difflib.get_close_matches(name, ENGINES, 1, 0) or list(ENGINES)
-        raise ValueError(f"unknown engine {name!r}; nearest: {near[0]!r} (of {', '.join(ENGINES)})")
+        raise ValueError(f"unknown engine {name!r}; {nearest(name, ENGINES)}")
     return ENGINES[name](level)
