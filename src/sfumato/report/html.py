@@ -205,7 +205,7 @@ def _verdict(run: BsctRun, contenders: Sequence[bsct.ModelResult]) -> list[str]:
     best, *others = contenders
     caution = (
         f"{metric.title} says how evenly forces change along a bond, not how right they are: read it beside "
-        "the force error."
+        "the force error and the work–energy residual."
     )
     if not others:
         return [f"{value(best)} (95 % interval in brackets).", caution]
@@ -284,7 +284,7 @@ def _figure(key: str, figure: Any, note: str) -> str:
 def _take_title(figure: Any) -> str:
     """Move a figure's title, which is escaped already, into the page, where it can break into lines."""
     title: str = figure.layout.title.text
-    figure.update_layout(title_text=None, margin_t=28)
+    figure.update_layout(title_text=None, margin_t=46)
     return title
 
 

@@ -173,6 +173,8 @@ def paired_figure(run: BsctRun, first: str, second: str) -> Figure:
 def notable_scans(run: BsctRun, limit: int = 12) -> dict[str, str]:
     """Return the scans worth a look and why: each model's roughest, its median, then its next roughest.
 
+    A model that is nowhere rough, such as the method that made the labels, asks for none.
+
     Args:
         run: any number of models.
         limit: scans at most.
@@ -182,9 +184,9 @@ def notable_scans(run: BsctRun, limit: int = 12) -> dict[str, str]:
     """
     key = metrics_of(run.settings)["fsd"].key
     ordered = {
-        model.name: sorted(_finished(model, key), key=lambda row: -row[1])
+        model.name: sorted(rows, key=lambda row: -row[1])
         for model in reversed(ranked(run))
-        if _finished(model, key)
+        if (rows := _finished(model, key)) and max(value for _, value in rows) > SMALLEST
     }
     picks: list[tuple[str, str]] = []
     kinds: tuple[tuple[str, Callable[[int], int]], ...] = (

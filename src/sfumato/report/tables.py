@@ -155,8 +155,7 @@ def interval(estimate: Estimate | PairedDifference) -> str:
     if math.isnan(estimate.low):
         return "[n/a]"
     decimals = decimals_of(estimate.mean) if estimate.mean else None
-    # A no-break space: a narrow column breaks between mean and interval only.
-    return f"[{number(estimate.low, decimals)},\N{NO-BREAK SPACE}{number(estimate.high, decimals)}]"
+    return f"[{number(estimate.low, decimals)}, {number(estimate.high, decimals)}]"
 
 
 def p_value(value: float) -> str:
@@ -220,6 +219,7 @@ def model_table(run: BsctRun) -> RenderableType:
     tables = []
     for title, columns in parts:
         table = _table(title)
+        table.padding = (0, 0)  # seven models with names of 16 letters fit
         table.add_column("model", overflow="fold")
         table.add_column("scans", justify="right", no_wrap=True)
         for heading in columns:
@@ -442,6 +442,7 @@ def _table(title: str | None) -> Table:
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
+        show_edge=False,
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
