@@ -172,7 +172,8 @@ def as_calculator(potential: Potential) -> Calculator:
         def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
             """ASE does not look at `info`, which states charge and multiplicity."""
             changes: list[str] = super().check_state(atoms, tol)
-            if self.atoms is not None and self.atoms.info != atoms.info:
+            stated = ("charge", "multiplicity", "spin")
+            if not changes and any(self.atoms.info.get(key) != atoms.info.get(key) for key in stated):
                 changes.append("info")
             return changes
 
@@ -187,7 +188,9 @@ def as_calculator(potential: Potential) -> Calculator:
             elif "stress" in properties:
                 raise PropertyNotImplementedError(f"{potential.name} gives no stress for this structure")
 
-    return FromPotential()
+    calculator = FromPotential()
+    calculator.potential = potential  # also what `fingerprint` tells two of them apart by
+    return calculator
 
 
 def fingerprint(thing: object) -> str:
@@ -278,6 +281,7 @@ def _attributes(value: Any) -> dict[str, Any]:
     return held | dict(getattr(value, "__dict__", {}))
 
 
+@functools.cache
 def _package_version(module: str) -> str:
     """Return the version of the package that a module belongs to, empty where it has none."""
     top = module.partition(".")[0]
