@@ -13,10 +13,10 @@ demo: install
 	$(BIN)/sfumato demo
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-slow: install
-	$(BIN)/python -m pytest -m "slow or not slow" -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -n 2
 
 lint: install
 	$(BIN)/ruff check .
