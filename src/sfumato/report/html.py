@@ -311,7 +311,7 @@ def _scan_viewer(run: BsctRun, key: str) -> str:
     )
     return (
         f"<h3>Where the roughness is</h3>{''.join(data)}"
-        f'<p><label>Scan <select data-plot="{key}-scan">{"".join(options)}</select></label></p>'
+        f'<p class="pick"><label>Scan <select data-plot="{key}-scan">{"".join(options)}</select></label></p>'
         f'<figure><div class="plot" id="{key}-scan" data-figure="{key}-s0"></div>'
         f"<figcaption>{escape(note)}</figcaption></figure>"
     )

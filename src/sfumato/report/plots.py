@@ -357,14 +357,16 @@ def _label_rows(figure: Figure, labels: Sequence[str], middle: float = 0.0) -> N
 
 
 def _log_axis(figure: Figure, axis: str, title: str, values: Sequence[float]) -> None:
-    """Make an FSD axis logarithmic, over the values with some room, ticked at 1, 2 and 5."""
+    """Make an FSD axis logarithmic, over the values with some room."""
     low, high = 0.85 * min(values, default=1.0), 1.18 * max(values, default=10.0)
-    ticks = [digit * 10.0**power for power in range(-1, 6) for digit in (1, 2, 5)]
+    digits = (1, 2, 5) if high < 100 * low else (1,)
+    ticks = [digit * 10.0**power for power in range(-1, 6) for digit in digits]
     update = figure.update_xaxes if axis == "x" else figure.update_yaxes
     update(
         type="log",
         title_text=title,
         range=[math.log10(low), math.log10(high)],
+        tickangle=0,
         tickvals=ticks,
         ticktext=[f"≤ {SMALLEST:g}" if tick <= SMALLEST else f"{tick:g}" for tick in ticks],
     )

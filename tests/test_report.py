@@ -1,0 +1,544 @@
+"""What a user sees: tables in 80 columns, figures, one offline HTML file; on analytic scans."""
+
+import io
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from sfumato.metrics.stats import Estimate
+from sfumato.protocols import bsct
+from sfumato.protocols.run import BsctRun, Cost
+from sfumato.protocols.scan_build import Exclusion
+from sfumato.reference.quality import check_scans
+from sfumato.report import html, plots, tables
+from sfumato.systems import Scan, ScanSet
+
+LENGTH = np.linspace(0.8, 3.2, 60)
+DEFAULTS = bsct.Settings()
+HOSTILE = "<img src=https://evil.example/x.png> [bold]& 'co' \"x\"</script>"
+
+
+def curve(b, r0, ripple=0.0, stiff=2.0):
+    """Morse energy and −dE/db, with a ripple in both."""
+    x = np.exp(-stiff * (b - r0))
+    energy = 4.0 * (1 - x) ** 2 + ripple * np.cos(20 * b)
+    return energy, -8.0 * stiff * (1 - x) * x + 20 * ripple * np.sin(20 * b)
+
+
+def pulled(pull):
+    forces = np.zeros((len(pull), 2, 3))
+    forces[:, 1, 2], forces[:, 0, 2] = pull, -pull
+    return forces
+
+
+def diatomic(name, r0=1.5):
+    positions = np.zeros((len(LENGTH), 2, 3))
+    positions[:, 1, 2] = LENGTH
+    energy, pull = curve(LENGTH, r0)
+    symbols = {"C": 6, "N": 7, "O": 8}
+    numbers = [symbols[s] for s in name.split("/")[0].split("-")]
+    return Scan(name, numbers, positions, LENGTH, energy, pulled(pull), [0, 1], [-1, 1], 0, 1)
+
+
+def predicted(scan, settings, r0, **shape):
+    path = np.interp(np.arange((len(LENGTH) - 1) * settings.refine + 1) / settings.refine, range(60), LENGTH)
+    energy, pull = curve(path, r0, **shape)
+    forces = pulled(pull)
+    return bsct.ScanResult("ok", "", bsct.scan_metrics(scan, energy, forces, settings), energy, forces)
+
+
+def make_run(models=None, settings=DEFAULTS, per_bond=3, folder="runs/bsct-morse", limit=None):
+    """A run of made-up models: name → (ripple, stiffness), or a status and reason of every scan."""
+    models = {"smooth": (0.0, 2.1), "rough": (0.15, 2.1)} if models is None else models
+    names = [f"{bond}/{k}" for bond in ("C-C", "C-O", "N-N") for k in range(per_bond)]
+    radii = {name: 1.35 + 0.023 * k for k, name in enumerate(names)}
+    scans = [diatomic(name, r0) for name, r0 in radii.items()]
+    data = ScanSet("morse-set", "Morse/exact", "CC0-1.0", "made by hand, https://data.example/set", scans)
+    results = {}
+    for name, what in models.items():
+        if isinstance(what[0], str):
+            rows = {scan.name: bsct.ScanResult(*what, {}) for scan in scans}
+        else:
+            rows = {
+                scan.name: predicted(scan, settings, radii[scan.name], ripple=what[0], stiff=what[1])
+                for scan in scans
+            }
+        results[name] = bsct.ModelResult(name, f"sha-of-{name}", rows, 0)
+    manifest = {
+        "data": {"name": data.name, "identity": data.identity},
+        "limit_per_bond": limit,
+        "models": {name: {"spec": f"{name}.py:make", "identity": f"sha-of-{name}"} for name in models},
+        "provenance": {"packages": {"sfumato": "0.1.0", "numpy": "9.9"}, "python": "3.x", "platform": "t"},
+    }
+    return BsctRun(data, results, settings, manifest, Path(folder))
+
+
+def with_result(run, model, scan, result):
+    """The run with one scan of one model replaced."""
+    changed = replace(run.models[model], scans={**run.models[model].scans, scan: result})
+    return replace(run, models={**run.models, model: changed})
+
+
+def failed(reason):
+    return bsct.ScanResult("failed", reason, {})
+
+
+def shown(renderable, width=80):
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    console.print(renderable, highlight=False)
+    return console.file.getvalue()
+
+
+def row_of(text, name):
+    return next(line for line in text.splitlines() if line.startswith(name))
+
+
+# numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (33.208, "33.2"),
+        (0.5021, "0.502"),
+        (4.0, "4.00"),
+        (1234.5, "1234"),
+        (0.0, "0"),
+        (-13.04, "-13.0"),
+        (1.83e-4, "1.8e-4"),
+        (2.5e6, "2.5e6"),
+        (float("nan"), "n/a"),
+    ],
+)
+def test_numbers_have_three_digits(value, text):
+    assert tables.number(value) == text
+
+
+def test_an_interval_has_the_decimals_of_its_mean():
+    assert tables.interval(Estimate(33.21, 28.12, 39.0, 9, 9)) == "[28.1, 39.0]"
+    assert tables.interval(Estimate(33.21, -0.01, 139.0, 9, 9)) == "[0.0, 139.0]"
+    assert tables.interval(Estimate(2.0, np.nan, np.nan, 1, 9)) == "[n/a]"
+
+
+def test_a_p_value_is_never_zero():
+    assert [tables.p_value(p) for p in (1e-4, 0.0123, 0.5, np.nan)] == ["< 0.001", "0.012", "0.50", "n/a"]
+
+
+# tables
+
+
+def test_the_model_table_gives_mean_interval_and_coverage_smoothest_first():
+    run = make_run({"rough": (0.15, 2.1), "smooth": (0.0, 2.1)})
+    text = shown(tables.model_table(run))
+    fsd = run.models["rough"].estimates["fsd_full"]
+    assert f"{tables.number(fsd.mean)} {tables.interval(fsd)}" in row_of(text, "rough")
+    assert "9/9" in row_of(text, "rough")
+    assert text.index("smooth") < text.index("rough")
+    assert "morse-set" in text
+    assert "Morse/exact" in text
+
+
+def test_seven_models_of_long_names_fit_80_columns_on_one_line_each():
+    run = make_run({f"lj-neighbour-c{k:02}": (0.02 * k, 2.0 + 0.03 * k) for k in range(7)})
+    text = shown(tables.model_table(run))
+    assert max(map(len, text.splitlines())) <= 80
+    rows = [line for line in text.splitlines() if line.startswith("lj-neighbour-c")]
+    assert len(rows) == 14
+    assert all(line.count("[") == line.count("]") in (2, 3) for line in rows)
+
+
+def test_a_mean_over_fewer_scans_says_so():
+    run = make_run(per_bond=1)
+    lost = with_result(run, "rough", "C-O/0", failed("frame 3: SCF not converged"))
+    assert "2/3" in row_of(shown(tables.model_table(lost)), "rough")
+    old = run.models["smooth"].scans["C-O/0"]
+    side = replace(old, values={**old.values, "fsd_compress": np.nan})
+    line = row_of(shown(tables.model_table(with_result(run, "smooth", "C-O/0", side))), "smooth")
+    assert "n=2" in line
+    assert "3/3" in line
+
+
+def test_a_model_without_a_finished_scan_has_no_number_and_comes_last():
+    run = make_run({"none": ("failed", "no such element"), "smooth": (0.0, 2.1)})
+    text = shown(tables.model_table(run))
+    line = row_of(text, "none")
+    assert "0/9" in line
+    assert line.count("n/a") == 3
+    assert text.index("smooth") < text.index("none")
+
+
+def test_settings_other_than_the_defaults_show_in_the_titles():
+    run = make_run(settings=bsct.Settings(floor=0.5, refine=2))
+    text = shown(tables.model_table(run))
+    assert "FSD[floor=0.5], 1/Å" in text
+    assert not re.search(r"n/a", row_of(text, "smooth"))
+
+
+def test_bond_types_have_a_row_each_and_a_lone_scan_no_interval():
+    text = shown(tables.bond_table(make_run(per_bond=1)))
+    assert [line.split()[0] for line in text.splitlines() if re.match(r"\w-\w ", line)] == [
+        "C-C",
+        "C-O",
+        "N-N",
+    ]
+    assert row_of(text, "C-C").count("[n/a]") == 2
+    many = {f"m{k}": (0.0, 2.1) for k in range(7)}
+    assert shown(tables.bond_table(make_run(many))).count("by bond type") == 3
+
+
+def test_pairs_show_difference_interval_p_and_n():
+    run = make_run()
+    text = shown(tables.comparison_table(run))
+    d = bsct.compare(run.models["smooth"], run.models["rough"], "fsd_full")
+    line = row_of(text, "smooth")
+    assert d.mean < 0
+    for word in (tables.number(d.mean), tables.interval(d), "100%", tables.p_value(d.p_value), "9/9"):
+        assert word in line
+
+
+def test_pairs_that_share_no_scan_are_not_applicable():
+    run = make_run({"smooth": (0.0, 2.1), "none": ("failed", "no")})
+    line = row_of(shown(tables.comparison_table(run)), "smooth")
+    assert line.count("n/a") == 3
+    assert "0/9" in line
+
+
+def test_a_comparison_needs_two_models_and_a_known_metric():
+    with pytest.raises(ValueError, match="at least two models"):
+        tables.comparison_table(make_run({"smooth": (0.0, 2.1)}))
+    with pytest.raises(ValueError, match=r"unknown metric 'fsd_ful'; did you mean 'fsd_full'"):
+        tables.comparison_table(make_run(), "fsd_ful")
+
+
+def test_failures_group_by_reason_without_the_frame_and_are_counted():
+    run = make_run()
+    for k, name in enumerate(("C-C/0", "C-C/1", "C-O/0", "N-N/2")):
+        run = with_result(run, "rough", name, failed(f"frame {k}.5: SCF not converged"))
+    run = with_result(run, "smooth", "C-C/0", bsct.ScanResult("incomplete", "39 of 60 frames evaluated", {}))
+    assert tables.failures(run) == [
+        ("rough", "SCF not converged", ["C-C/0", "C-C/1", "C-O/0", "N-N/2"]),
+        ("smooth", "not all frames evaluated yet", ["C-C/0"]),
+    ]
+    text = shown(tables.failure_table(run))
+    assert "4/9" in row_of(text, "rough")
+    assert "and 1 more" in " ".join(text.split())
+    assert "1 more reasons" in shown(tables.failure_table(run, most=1))
+    assert "every model finished" in shown(tables.failure_table(make_run()))
+
+
+def test_the_plan_adds_up_and_shares_the_time():
+    costs = [Cost("a", 100, 40, 120.0, 0.05, 0.2), Cost("b", 100, 0, 60.0, 0.001, 0.002)]
+    text = shown(tables.plan_table(costs, 2))
+    assert "50.0 – 200" in row_of(text, "a")
+    assert "1 min 00 s" in row_of(text, "a")
+    assert re.search(r"together +200 +40 +1 min 30 s", text)
+    assert "together" not in shown(tables.plan_table(costs[:1]))
+
+
+def test_rows_show_words_as_they_are():
+    text = shown(tables.rows_table(("model", "needs"), [("chgnet:[FILE]", "[red]x[/red]")]))
+    assert "chgnet:[FILE]" in text
+    assert "[red]x[/red]" in text
+    with pytest.raises(ValueError, match="expected 2 words, got 1"):
+        tables.rows_table(("a", "b"), [("x",)])
+
+
+def test_names_and_reasons_are_never_markup():
+    run = make_run({"[red]a[/red]": (0.0, 2.1), "b": ("failed", "[bold] at [/x]")})
+    text = shown(tables.model_table(run)) + shown(tables.failure_table(run))
+    assert "[red]a[/red]" in text
+    assert "[bold] at [/x]" in " ".join(text.split())
+
+
+def test_quality_shows_what_was_measured_and_fails_loudly():
+    scan = diatomic("C-C/a")
+    forces = np.array(scan.forces)
+    forces[:, 0, 0] += 0.3
+    data = ScanSet("bad", "Morse", "MIT", "x", (replace(scan, forces=forces),))
+    text = shown(tables.quality_table(check_scans(data)))
+    assert "1 scans, 60 frames" in text
+    assert re.search(r"^FAIL .*0\.300 eV/Å", text, re.MULTILINE)
+    assert "pass" in text
+
+
+def test_exclusions_group_over_bonds():
+    found = [Exclusion(m, f"bond {k}-{k + 1}: clash: too close") for m in ("a", "b") for k in range(3)]
+    text = shown(tables.exclusion_table([*found, Exclusion("c", "unreadable")]))
+    assert re.search(r"6 +clash: too close +a, b", text)
+    assert text.index("clash") < text.index("unreadable")
+
+
+# figures
+
+
+def test_the_mean_figure_draws_the_means_and_intervals_of_three_sides():
+    run = make_run()
+    figure = plots.fsd_figure(run)
+    assert [trace.name for trace in figure.data] == ["whole scan", "compressed", "stretched"]
+    estimate = run.models["rough"].estimates["fsd_full"]
+    assert figure.data[0].x[1] == estimate.mean
+    assert figure.data[0].x[1] + figure.data[0].error_x.array[1] == pytest.approx(estimate.high)
+    assert figure.data[0].x[1] - figure.data[0].error_x.arrayminus[1] == pytest.approx(estimate.low)
+    assert list(figure.layout.yaxis.ticktext) == ["smooth (9/9)", "rough (9/9)"]
+    assert "1/Å" in figure.layout.xaxis.title.text
+
+
+def test_the_distribution_has_a_point_per_finished_scan_and_a_floor_for_its_log_axis():
+    run = with_result(make_run({"exact": (0.0, 2.0), "rough": (0.15, 2.1)}), "rough", "C-C/0", failed("x"))
+    figure = plots.distribution_figure(run)
+    assert [len(trace.x) for trace in figure.data] == [9, 8]
+    assert set(figure.data[0].x) == {plots.SMALLEST}
+    assert figure.layout.xaxis.type == "log"
+
+
+def test_the_bond_figure_has_every_bond_type_of_every_model():
+    figure = plots.bond_figure(make_run())
+    assert [len(trace.x) for trace in figure.data] == [3, 3]
+    assert figure.layout.yaxis.ticktext[0] == "C-C (3 scans)"
+
+
+def test_the_paired_figure_counts_what_lies_below_the_line():
+    figure = plots.paired_figure(make_run(), "rough", "smooth")
+    assert len(figure.data[1].x) == 9
+    assert "smooth is smoother, 9 of 9" in figure.layout.title.text
+
+
+def test_a_scan_is_drawn_from_its_minimum_with_the_fsd_marked():
+    run = make_run()
+    figure = plots.scan_figure(run, "C-O/1")
+    reference = figure.data[0]
+    assert reference.name == "reference"
+    assert min(reference.y) == 0
+    tops = [trace for trace in figure.data if trace.mode == "markers"]
+    values = [run.models[name].scans["C-O/1"].values["fsd_full"] for name in ("smooth", "rough")]
+    assert [trace.y[0] for trace in tops] == pytest.approx(values)
+    with pytest.raises(ValueError, match="no scan 'C-O/99'"):
+        plots.scan_figure(run, "C-O/99")
+
+
+@pytest.mark.parametrize(
+    "settings", [bsct.Settings(refine=3), bsct.Settings(minimum="own", coordinate="alpha")]
+)
+def test_the_mark_is_the_fsd_whatever_the_settings(settings):
+    run = make_run({"rough": (0.15, 2.1)}, settings)
+    (top,) = [t for t in plots.scan_figure(run, "C-C/0").data if t.mode == "markers"]
+    assert top.y[0] == pytest.approx(run.models["rough"].scans["C-C/0"].values[f"{settings.fsd.name}_full"])
+
+
+def test_a_failed_model_is_named_in_the_legend_of_a_scan():
+    run = with_result(make_run(), "rough", "C-C/0", failed("x"))
+    assert "rough (failed)" in [trace.name for trace in plots.scan_figure(run, "C-C/0").data]
+
+
+def test_notable_scans_are_the_roughest_and_the_median_and_not_too_many():
+    run = make_run()
+    rows = sorted((v.values["fsd_full"], name) for name, v in run.models["rough"].scans.items())
+    chosen = plots.notable_scans(run)
+    assert next(iter(chosen)) == rows[-1][1]
+    assert "roughest of rough" in chosen[rows[-1][1]]
+    assert "median of rough" in chosen[rows[4][1]]
+    assert len(plots.notable_scans(run, limit=2)) == 2
+    assert plots.notable_scans(make_run({"exact": (0.0, 2.0)})) == {}
+
+
+def test_models_keep_their_looks_and_differ():
+    run = make_run({f"m{k}": (0.0, 2.1) for k in range(9)}, per_bond=1)
+    looks = list(plots.style_of(run).values())
+    assert len(set(looks)) == 9
+
+
+# the page
+
+
+class Page(HTMLParser):
+    """Collects what a browser would load, and the visible words."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loads, self.links, self.tags, self.words, self._skip = [], [], [], [], False
+        self.feed(text)
+        self.text = " ".join("".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.words.append(" ")
+        self._skip = tag in ("script", "style")
+        for key, value in attrs:
+            if key in ("src", "srcset", "data", "action", "poster", "background"):
+                self.loads.append(value)
+            if key == "href":
+                (self.links if tag == "a" else self.loads).append(value)
+
+    def handle_endtag(self, tag):
+        self._skip = False
+
+    def handle_data(self, data):
+        if not self._skip:
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def hostile():
+    """A run with everything that can go wrong in names and results."""
+    run = make_run({"smooth": (0.0, 2.1), HOSTILE: (0.15, 2.1), "exact": (0.0, 2.0)}, limit=3)
+    run = with_result(run, HOSTILE, "C-C/0", failed(f"frame 4: {HOSTILE}"))
+    old = run.models["smooth"].scans["C-O/0"]
+    side = replace(old, values={**old.values, "fsd_compress": np.nan})
+    return with_result(run, "smooth", "C-O/0", side)
+
+
+@pytest.fixture(scope="module")
+def page(hostile):
+    return html.page([hostile])
+
+
+def test_the_page_loads_nothing_from_outside(page):
+    parsed = Page(page)
+    assert parsed.loads == ["data:,"]
+    assert all(link.startswith(("#", "https://data.example/set")) for link in parsed.links)
+    css = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
+    assert "url(" not in css
+    assert "@import" not in css
+    assert "default-src 'none'" in page
+    assert page.count("plotly.js v") == 1
+
+
+def test_names_and_reasons_are_text_on_the_page(page):
+    parsed = Page(page)
+    assert "img" not in parsed.tags
+    assert parsed.text.count(HOSTILE) > 4
+    assert "<img" not in re.sub(r"<script>/\*\*.*?</script>", "", page, flags=re.DOTALL)
+
+
+def test_the_page_tells_what_a_reader_must_know(page):
+    text = Page(page).text
+    for words in (
+        "3 models predicted energies and forces along 9 bond scans of morse-set",
+        "(the first 3 of each bond type)",
+        "540 structures in all",
+        "finished 8 of 9 scans",
+        "exact reproduces the reference forces to within 1 meV/Å",
+        "licence of the data CC0-1.0",
+        "Morse/exact",
+        "sha-of-smooth",
+        "smooth.py:make",
+        "numpy 9.9",
+        '"floor": 1.0',
+        "frame 4: " + HOSTILE,
+        "Force Smoothness Deviation",
+        "n=8",
+    ):
+        assert words in text
+
+
+def test_the_same_run_gives_the_same_page(hostile, page):
+    assert html.page([hostile]) == page
+
+
+def test_the_summary_names_the_smoothest_and_whether_it_can_be_told():
+    told = " ".join(html.summary(make_run()))
+    assert "Smoothest: smooth, mean FSD" in told
+    assert "is statistically distinguishable" in told
+    few = " ".join(html.summary(make_run(per_bond=1)))
+    assert "cannot be told from chance; 3 scans could hardly show one" in few
+    same = " ".join(html.summary(make_run({"a": (0.0, 2.1), "b": (0.0, 2.1)})))
+    assert "cannot be told from chance" in same
+
+
+def test_the_summary_of_one_model_or_none_ranks_nothing():
+    assert "Smoothest" not in " ".join(html.summary(make_run({"a": (0.0, 2.1)})))
+    assert "nothing to compare" in html.summary(make_run({"a": ("failed", "x")}))[-1]
+    assert "no model to rank" in html.summary(make_run({"exact": (0.0, 2.0)}))[-1]
+    other = html.summary(make_run({"a": (0.0, 2.1), "b": ("failed", "x")}))
+    assert "b finished 0 of 9 scans" in other[1]
+
+
+def test_a_report_on_models_that_all_failed_can_be_written(tmp_path):
+    run = make_run({"a": ("failed", "no such element"), "b": ("incomplete", "0 of 60 frames evaluated")})
+    text = Page(html.write_report([run], tmp_path / "r.html").read_text(encoding="utf-8")).text
+    assert text.count("no such element") == 10
+    assert text.count("0 of 60 frames evaluated") == 9
+
+
+def test_several_runs_share_one_file_and_one_library():
+    text = html.page([make_run(folder="runs/one"), make_run(folder="runs/two", per_bond=1)])
+    assert text.count("plotly.js v") == 1
+    assert "morse-set (one)" in text
+    assert '<a href="#r1">morse-set (two)</a>' in text
+    ids = re.findall(r' id="([^"]+)"', re.sub(r"<script>/\*\*.*?</script>", "", text, flags=re.DOTALL))
+    assert len(ids) == len(set(ids))
+
+
+def test_a_report_replaces_the_old_one_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "report.html"
+    assert html.write_report([make_run(per_bond=1)], path) == path
+    old = path.read_text(encoding="utf-8")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(html, "os", SimpleNamespace(getpid=lambda: 1, replace=full))
+    with pytest.raises(OSError, match="No space"):
+        html.write_report([make_run()], path)
+    assert path.read_text(encoding="utf-8") == old
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def test_a_report_needs_a_run_and_a_file(tmp_path):
+    with pytest.raises(ValueError, match="at least one run"):
+        html.write_report([], tmp_path / "r.html")
+    with pytest.raises(ValueError, match="is a folder"):
+        html.write_report([make_run()], tmp_path)
+
+
+# in a browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+PROBE = """<script>addEventListener('load', () => {
+  const plots = document.querySelectorAll('.plot'), select = document.querySelector('select');
+  const before = document.getElementById(select.dataset.plot).textContent;
+  select.selectedIndex = 1;
+  select.dispatchEvent(new Event('change'));
+  const first = () => document.querySelector('tbody tr').textContent;
+  const top = first();
+  document.querySelector('th[tabindex]').click();
+  document.querySelector('th[tabindex]').click();
+  const facts = {plots: plots.length, sorted: top !== first(),
+    drawn: [...plots].filter(p => p.querySelector('svg.main-svg')).length,
+    changed: before !== document.getElementById(select.dataset.plot).textContent,
+    wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    loaded: performance.getEntriesByType('resource').map(e => e.name).filter(n => !n.startsWith('data:'))};
+  const out = document.createElement('output');
+  out.id = 'facts';
+  out.textContent = JSON.stringify(facts);
+  document.body.append(out);
+});</script></body>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH to draw the page in")
+def test_a_browser_draws_every_figure_and_asks_for_nothing(page, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(page.replace("</body>", PROBE), encoding="utf-8")
+    command = [
+        CHROMIUM,
+        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+        *("--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=600,2000"),
+        *("--virtual-time-budget=8000", "--dump-dom", file.as_uri()),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert not console, console
+    facts = json.loads(unescape(re.search(r'<output id="facts">(.*?)</output>', done.stdout)[1]))
+    assert facts == {"plots": 5, "drawn": 5, "sorted": True, "changed": True, "wide": 0, "loaded": []}
