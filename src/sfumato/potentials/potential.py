@@ -197,8 +197,9 @@ def fingerprint(thing: object) -> str:
     """Return the SHA-256 of what a calculator or model computes with.
 
     That is its class, the version of its package, and all its attributes, followed down to numbers,
-    strings, arrays, tensors, and the weights and settings of every torch module; not what it computed
-    last. Functions count by name. torch is not imported.
+    strings, arrays, tensors, and the weights and settings of every torch module; not its last results.
+    Functions count by name. torch is not imported. Take it before the first use: some calculators keep
+    neighbour lists and the like on themselves.
 
     Args:
         thing: any object.

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from sfumato.potentials.potential import FromASE, Potential, fingerprint
-from sfumato.systems import digest
+from sfumato.systems import Batch, Prediction, digest
 from sfumato.words import nearest
 
 
@@ -86,6 +88,8 @@ def resolve(spec: str) -> Potential:
     Args:
         spec: a name of `NAMED` (with ":argument" where it takes one), `path/to/file.py:factory`, or
             `package.module:factory`. A factory takes nothing and returns an ASE calculator or a Potential.
+            Its identity covers the source of the factory's file and what the factory returned, not the
+            source of other files of the user that it imports.
 
     Raises:
         ValueError: an unknown name, a missing file or factory, a factory that raises or returns something
@@ -106,53 +110,107 @@ def resolve(spec: str) -> Potential:
     return _from_factory(spec, head, tail)
 
 
+@dataclass(frozen=True)
+class FromFactory:
+    """A Potential that a user's function made; its identity also covers the source of that function."""
+
+    made: Potential
+    source: str
+
+    @property
+    def name(self) -> str:
+        """The Potential's own."""
+        return self.made.name
+
+    @property
+    def chunk(self) -> int:
+        """The Potential's own."""
+        return self.made.chunk
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the source file, the function's name and the Potential's own identity."""
+        return digest([self.source, self.made.identity])
+
+    def predict(self, batch: Batch) -> Prediction:
+        """See Potential."""
+        return self.made.predict(batch)
+
+
 def _from_factory(spec: str, module_name: str, factory_name: str) -> Potential:
-    module, source = _load(spec, module_name)
-    factory = getattr(module, factory_name, None)
-    if not callable(factory):
-        functions = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise ValueError(f"model {spec!r}: no function {factory_name!r}; {nearest(factory_name, functions)}")
-    try:
-        made = factory()
-    except Exception as error:
+    is_file = module_name.endswith(".py")
+    path = Path(module_name).expanduser().resolve()
+    if is_file and not path.is_file():
+        raise ValueError(f"model {spec!r}: there is no file {module_name}")
+    with _importable(path.parent if is_file else Path.cwd()):
+        module, source = _load(spec, path if is_file else module_name)
+        factory = getattr(module, factory_name, None)
+        if not callable(factory):
+            functions = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+            raise ValueError(
+                f"model {spec!r}: no function {factory_name!r}; {nearest(factory_name, functions)}"
+            )
+        try:
+            made = factory()
+        except Exception as error:
+            raise ValueError(
+                f"model {spec!r}: {factory_name}() raised {type(error).__name__}: {error}"
+            ) from error
+    if isinstance(made, type) or not (isinstance(made, Potential) or _is_calculator(made)):
+        what = f"the class {made.__name__}" if isinstance(made, type) else f"a {type(made).__name__}"
         raise ValueError(
-            f"model {spec!r}: {factory_name}() raised {type(error).__name__}: {error}"
-        ) from error
-    if isinstance(made, Potential):
-        return made
-    if not hasattr(made, "get_potential_energy") and not hasattr(made, "calculate"):
-        raise ValueError(
-            f"model {spec!r}: {factory_name}() returned a {type(made).__name__}; "
-            "return an ASE calculator or a Potential"
+            f"model {spec!r}: {factory_name}() returned {what}; return an ASE calculator or a Potential"
         )
-    identity = digest([source, factory_name, fingerprint(made)])
-    return FromASE(made, _short_name(module_name, factory_name), identity)
+    source = digest([source, factory_name])
+    if isinstance(made, Potential):
+        return FromFactory(made, source)
+    return FromASE(made, _short_name(module_name, factory_name), digest([source, fingerprint(made)]))
 
 
-def _load(spec: str, module_name: str) -> tuple[ModuleType, str]:
+def _is_calculator(made: object) -> bool:
+    return hasattr(made, "get_potential_energy") or hasattr(made, "calculate")
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let a user's file import its neighbours, as it could if Python ran it; only inside this block."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            sys.path.remove(str(folder))
+
+
+def _load(spec: str, where: Path | str) -> tuple[ModuleType, str]:
     """Import the user's module, and return it with its source text."""
     try:
-        if module_name.endswith(".py"):
-            path = Path(module_name).resolve()
-            if not path.is_file():
-                raise ValueError(f"model {spec!r}: there is no file {module_name}")
-            found = importlib.util.spec_from_file_location(f"sfumato_user_{path.stem}", path)
-            assert found is not None
-            assert found.loader is not None
-            module = importlib.util.module_from_spec(found)
-            found.loader.exec_module(module)
-        else:
-            module = importlib.import_module(module_name)
+        if isinstance(where, str):
+            module = importlib.import_module(where)
             path = Path(module.__file__ or "")
-    except ValueError:
-        raise
+            return module, path.read_text(encoding="utf-8") if path.suffix == ".py" else ""
+        return _load_file(where)
     except ModuleNotFoundError as error:
-        unknown = error.name is not None and module_name.startswith(error.name)
-        hint = f" ({nearest(module_name, NAMED)})" if unknown else ""
+        unknown = error.name is not None and str(where).startswith(error.name)
+        hint = f" ({nearest(error.name or '', NAMED)})" if unknown else ""
         raise ValueError(f"model {spec!r}: {error}{hint}") from error
     except Exception as error:
         raise ValueError(f"model {spec!r}: importing it raised {type(error).__name__}: {error}") from error
-    return module, path.read_text() if path.suffix == ".py" else ""
+
+
+def _load_file(path: Path) -> tuple[ModuleType, str]:
+    source = path.read_text(encoding="utf-8")
+    name = f"sfumato_user_{path.stem}_{digest([source])[:8]}"
+    found = importlib.util.spec_from_file_location(name, path)
+    assert found is not None
+    assert found.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(found)  # dataclasses look it up there
+    try:
+        found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module, source
 
 
 def _short_name(module_name: str, factory_name: str) -> str:
