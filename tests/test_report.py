@@ -468,6 +468,7 @@ def test_a_report_on_models_that_all_failed_can_be_written(tmp_path):
     text = Page(html.write_report([run], tmp_path / "r.html").read_text(encoding="utf-8")).text
     assert text.count("no such element") == 10
     assert text.count("0 of 60 frames evaluated") == 9
+    assert "C-C/0 failed incomplete" in text
 
 
 def test_several_runs_share_one_file_and_one_library():

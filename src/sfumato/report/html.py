@@ -391,20 +391,20 @@ def _failure_table(run: BsctRun) -> str:
 def _scan_table(run: BsctRun) -> str:
     key = metrics_of(run.settings)["fsd"].key
     models = ranked(run)
-    values = {
-        name: [model.scans[name].values.get(key, math.nan) for model in models if name in model.scans]
-        for name in (models[0].scans if models else ())
-    }
-    worst = {name: max((v for v in row if math.isfinite(v)), default=-1.0) for name, row in values.items()}
-    rows = []
-    for name in sorted(values, key=lambda name: -worst[name]):
-        cells = [
-            _number_cell(v)
-            if model.scans[name].status == "ok"
-            else '<td class="bad" data-value="">failed</td>'
-            for model, v in zip(models, values[name])
-        ]
-        rows.append(f"<th>{escape(name)}</th>{''.join(cells)}")
+
+    def roughest(name: str) -> float:
+        values = (model.scans[name].values.get(key, math.nan) for model in models)
+        return max((value for value in values if math.isfinite(value)), default=-1.0)
+
+    def cell(result: bsct.ScanResult) -> str:
+        if result.status == "ok":
+            return _number_cell(result.values[key])
+        return f'<td class="bad" data-value="">{escape(result.status)}</td>'
+
+    rows = [
+        f"<th>{escape(name)}</th>{''.join(cell(model.scans[name]) for model in models)}"
+        for name in sorted(models[0].scans, key=lambda name: -roughest(name))
+    ]
     head = [_head("scan", words=True), *(_head(model.name, "1/Å") for model in models)]
     return _table(head, rows, "Headings sort.")
 

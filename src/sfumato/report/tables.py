@@ -86,7 +86,7 @@ _METRICS = (
         "{work}_stretch",
         "work–energy stretch",
         "eV",
-        "The same on the stretched side, where the coarse grid on the repulsive wall adds nothing.",
+        "The same on the stretched side, where the coarse grid on the repulsive wall adds little.",
     ),
     ("minima", "spurious_minima", "extra minima", "", "Minima of E(b) beyond those of the reference."),
     ("maxima", "spurious_maxima", "extra maxima", "", "Maxima of E(b) beyond those of the reference."),
