@@ -88,6 +88,20 @@ def test_forces_are_the_gradient(form):
             assert -(plus - minus) / (2 * h) == pytest.approx(forces[atom, axis], rel=1e-6, abs=1e-7)
 
 
+@pytest.mark.parametrize("name", ["lj-hard-cutoff", "lj-neighbour-cap"])
+def test_a_broken_energy_still_has_its_exact_gradient_between_its_jumps(name):
+    """So that what catches it is the jump and not a wrong force."""
+    system, h = cluster(), 1e-6
+    forces = predict(PAIRS[name], system).forces
+    for atom, axis in [(0, 0), (5, 1), (9, 2)]:
+        step = np.zeros_like(system.positions)
+        step[atom, axis] = h
+        plus, minus = (
+            predict(PAIRS[name], moved(system, system.positions + s)).energy[0] for s in (step, -step)
+        )
+        assert -(plus - minus) / (2 * h) == pytest.approx(forces[atom, axis], rel=1e-6, abs=1e-8)
+
+
 @pytest.mark.parametrize("name", SMOOTH)
 def test_stress_is_the_strain_derivative(name):
     system, h = crystal(), 1e-6
@@ -197,9 +211,12 @@ def test_the_neighbour_cap_steps_when_two_neighbours_swap():
         assert steps_through(PAIRS["lj"], at, 1.1, d) < 1e3 * d
 
 
-def test_atoms_at_one_place_are_an_error_that_names_them():
+@pytest.mark.parametrize("r", [0.0, 1e-200, 1e-30])
+def test_atoms_at_one_place_are_an_error_that_names_them(r):
     with pytest.raises(ValueError, match="lj: atoms 0 and 1 of structure 1 are at the same place"):
-        predict(PAIRS["lj"], dimer(1.5), dimer(0.0))
+        predict(PAIRS["lj"], dimer(1.5), dimer(r))
+    for potential in PAIRS.values():
+        assert np.isfinite(predict(potential, dimer(1e-8)).forces).all()
 
 
 def test_an_element_without_a_radius_is_an_error_that_names_it():

@@ -20,6 +20,9 @@ from sfumato.units import BOHR, HARTREE
 LAST_ELEMENT = 96
 """Curium, the last one whose covalent radius is known (Cordero et al. 2008)."""
 
+SAME_PLACE = 1e-9
+"""Å; closer than this, r⁻¹² runs out of numbers."""
+
 
 class Form(Protocol):
     """A pair energy as a function of distance and elements."""
@@ -150,8 +153,8 @@ class PairPotential:
         pairs = neighbor_pairs(batch, self.cutoff)
         vectors = pairs.vectors(batch)
         r = np.linalg.norm(vectors, axis=1)
-        if (r == 0).any():
-            k = int(np.flatnonzero(r == 0)[0])
+        if (r < SAME_PLACE).any():
+            k = int(np.argmin(r))
             system = batch.index[pairs.i[k]]
             first = batch.offsets[system]
             raise ValueError(
