@@ -55,9 +55,10 @@ def report(
     path: Annotated[Path, Parameter(help="A run folder, or a folder that holds several.")] = Path("runs"),
     *,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Default: PATH/report.html.")] = None,
+    table: Annotated[Path | None, Parameter(help="Also write the table: .csv, .md or .tex.")] = None,
 ) -> int:
-    """Print the table of finished runs and write one offline HTML report."""
-    return commands.report(path, out)
+    """Print the tables of finished runs and write one offline HTML report."""
+    return commands.report(path, out, table)
 
 
 @app.command

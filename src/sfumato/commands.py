@@ -138,15 +138,23 @@ def plan_bsct(selection: Selection) -> int:
     return DONE
 
 
-def report(path: Path, out: Path | None) -> int:
-    """Print the table of every run at or below a path and write one HTML file."""
+def report(path: Path, out: Path | None, table: Path | None) -> int:
+    """Print the tables of every run at or below a path and write one HTML file."""
     from sfumato.execution.folder import find_runs
     from sfumato.protocols.run import load_bsct
+    from sfumato.report.export import write_table
     from sfumato.report.html import write_report
+    from sfumato.report.tables import bond_table
 
     runs = [load_bsct(folder.path) for folder in find_runs(path)]
+    if table and len(runs) > 1:
+        raise ValueError(f"--table takes one run; {path} holds {len(runs)}: {runs[0].folder}, …")
     for run in runs:
         _show_run(run)
+        _say(bond_table(run))
+        if table:
+            write_table(run, table)
+            _say(f"table: {table}")
     written = write_report(runs, out or path / "report.html")
     _say(f"report: {written}")
     return DONE if all(run.complete for run in runs) else PARTIAL

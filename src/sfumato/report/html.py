@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfumato.protocols import bsct
-from sfumato.report import plots
+from sfumato.report import molecule, plots
 from sfumato.report.tables import (
     Metric,
     comparison_note,
@@ -47,47 +47,6 @@ HEADLINE = ("fsd", "fsd_compress", "fsd_stretch", "force", "energy", "work_stret
 _NOT_APPLICABLE = '<td data-value="">n/a</td>'
 
 DETAIL = ("work", "minima", "maxima", "inflections", "position", "depth", "wall")
-
-SCRIPT = """
-(() => {
-  const narrow = innerWidth < 700 || matchMedia('(pointer: coarse)').matches;
-  const config = {responsive: true, displaylogo: false, displayModeBar: narrow ? false : 'hover',
-    toImageButtonOptions: {format: 'svg'},
-    modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d']};
-  const draw = (div, id) => {
-    const {data, layout} = JSON.parse(document.getElementById(id).textContent);
-    if (narrow) layout.dragmode = false;  // a finger on a figure scrolls the page
-    Plotly.react(div, data, layout, config);
-  };
-  const all = (what, act) => document.querySelectorAll(what).forEach(act);
-  all('.plot', div => draw(div, div.dataset.figure));
-  all('select[data-plot]', select => {
-    const show = () => draw(document.getElementById(select.dataset.plot), select.value);
-    select.addEventListener('change', show);
-    show();
-  });
-  const value = (row, k) => row.children[k].dataset.value ?? row.children[k].textContent;
-  const order = (a, b) => (a === '') - (b === '') || (isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b);
-  all('th.sort', th => {
-    const sort = () => {
-      const k = th.cellIndex, body = th.closest('table').tBodies[0];
-      const up = th.getAttribute('aria-sort') !== 'ascending';
-      const rows = [...body.rows].sort((p, q) => {
-        const [a, b] = [value(p, k), value(q, k)];
-        return a === '' || b === '' || up ? order(a, b) : order(b, a);
-      });
-      [...th.parentNode.children].forEach(other => other.removeAttribute('aria-sort'));
-      th.setAttribute('aria-sort', up ? 'ascending' : 'descending');
-      body.append(...rows);
-    };
-    th.addEventListener('click', sort);
-    th.addEventListener('keydown', key => { if (key.key === 'Enter') sort(); });
-  });
-  addEventListener('beforeprint', () => all('.plot', div => Plotly.relayout(div, {width: 660})));
-  const restored = {width: null, autosize: true};
-  addEventListener('afterprint', () => all('.plot', div => Plotly.relayout(div, restored)));
-})();
-"""
 
 
 def write_report(runs: Sequence[BsctRun], path: Path) -> Path:
@@ -138,16 +97,22 @@ def page(runs: Sequence[BsctRun]) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<link rel="icon" href="data:,">',
             f"<title>How smooth? {escape(', '.join(titles))}</title>",
-            f"<style>{files('sfumato.report').joinpath('report.css').read_text(encoding='utf-8')}</style>",
+            f"<style>{_text('report.css')}</style>",
             f"<script>{get_plotlyjs()}</script>\n</head>\n<body>",
             "<header><h1>How smooth are these potentials?</h1>",
             '<p class="soft">Bond Smoothness Characterization Test, written by Sfumato</p></header>',
             f"<nav><ul>{links}</ul></nav>" if len(runs) > 1 else "",
             *(_run_section(run, f"r{k}", title) for k, (run, title) in enumerate(zip(runs, titles))),
             "<noscript><p>The figures need JavaScript; the tables do not.</p></noscript>",
-            f"<script>{SCRIPT}</script>\n</body>\n</html>\n",
+            *(f"<script>{_text(name)}</script>" for name in ("report.js", "molecule.js")),
+            "</body>\n</html>\n",
         ]
     )
+
+
+def _text(name: str) -> str:
+    """A file that lies beside this one in the package."""
+    return files("sfumato.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def summary(run: BsctRun) -> list[str]:
@@ -300,6 +265,7 @@ def _scan_viewer(run: BsctRun, key: str) -> str:
     for figure in figures:
         _take_title(figure)  # the selector says it
     data = [_json(f"{key}-s{k}", figure) for k, figure in enumerate(figures)]
+    scans = {scan.name: scan for scan in run.scan_set}
     options = [
         f'<option value="{key}-s{k}">{escape(f"{name}: {why}")}</option>'
         for k, (name, why) in enumerate(chosen.items())
@@ -311,9 +277,11 @@ def _scan_viewer(run: BsctRun, key: str) -> str:
     )
     return (
         f"<h3>Where the roughness is</h3>{''.join(data)}"
-        f'<p class="pick"><label>Scan <select data-plot="{key}-scan">{"".join(options)}</select></label></p>'
+        f'<p class="pick"><label>Scan <select id="{key}-pick" data-plot="{key}-scan">'
+        f"{''.join(options)}</select></label></p>"
         f'<figure><div class="plot" id="{key}-scan" data-figure="{key}-s0"></div>'
         f"<figcaption>{escape(note)}</figcaption></figure>"
+        f"{molecule.viewer({f'{key}-s{k}': scans[name] for k, name in enumerate(chosen)}, f'{key}-pick')}"
     )
 
 
