@@ -271,9 +271,9 @@ def _scan_viewer(run: BsctRun, key: str) -> str:
         for k, (name, why) in enumerate(chosen.items())
     ]
     note = (
-        "Top: energy from the frame of the reference minimum (dotted line), on the range of the reference. "
-        "Middle: change of all forces from that frame. Bottom: how fast the logarithm of the squared force "
-        "change drifts from the reference's; its maximum, the dot, is the FSD."
+        "From the top: energy from the frame of the reference minimum (dotted line), on the range of the "
+        "reference; squared change of all forces from that frame; the logarithm L of its ratio to the "
+        "reference's; how fast L changes: its maximum, the dot, is the FSD."
     )
     return (
         f"<h3>Where the roughness is</h3>{''.join(data)}"

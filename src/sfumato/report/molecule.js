@@ -15,6 +15,7 @@
     const select = document.getElementById(box.dataset.select);
     let scene, turn = about(0.45, 0.35);
 
+    const ball = k => 0.18 + 0.3 * scene.radii[k];
     const atomsAt = frame => {
       const {lengths, first, last} = scene, b = lengths[frame], n = lengths.length - 1;
       return mix(first, last, (b - lengths[0]) / (lengths[n] - lengths[0]));
@@ -34,8 +35,11 @@
       atoms.forEach((v, i) => atoms.forEach((w, j) => {
         if (j <= i) return;
         const scanned = scene.bond.includes(i) && scene.bond.includes(j);
-        const near = Math.hypot(...v.map((x, d) => x - w[d])) < BONDED * (scene.radii[i] + scene.radii[j]);
-        if (near || scanned) parts.push({z: Math.min(v[2], w[2]), ends: [v, w], scanned});
+        const apart = Math.hypot(...v.map((x, d) => x - w[d]));
+        if (!scanned && apart > BONDED * (scene.radii[i] + scene.radii[j])) return;
+        const between = t => v.map((x, d) => x + t * (w[d] - x));  // sticks end on the balls' surfaces
+        const ends = [between(ball(i) / apart), between(1 - ball(j) / apart)];
+        if (apart > ball(i) + ball(j)) parts.push({z: (v[2] + w[2]) / 2, ends, scanned});
       }));
       parts.sort((p, q) => p.z - q.z);
       for (const part of parts) {
@@ -49,7 +53,7 @@
           pen.stroke();
           continue;
         }
-        const [x, y] = flat(atoms[part.atom]), r = (0.18 + 0.3 * scene.radii[part.atom]) * scale;
+        const [x, y] = flat(atoms[part.atom]), r = ball(part.atom) * scale;
         pen.setLineDash([]);
         pen.arc(x, y, r, 0, 2 * Math.PI);
         pen.fillStyle = scene.colours[part.atom];
