@@ -302,9 +302,17 @@ def test_the_distribution_has_a_point_per_finished_scan_and_a_floor_for_its_log_
 
 
 def test_the_bond_figure_has_every_bond_type_of_every_model():
-    figure = plots.bond_figure(make_run())
-    assert [len(trace.x) for trace in figure.data] == [3, 3]
-    assert figure.layout.yaxis.ticktext[0] == "C-C (3 scans)"
+    run = with_result(make_run({"exact": (0.0, 2.0), "rough": (0.15, 2.1)}), "rough", "C-O/1", failed("x"))
+    *points, exact, rough = plots.bond_figure(run).data
+    assert [len(trace.x) for trace in points] == [9, 8]
+    assert set(points[0].x) == set(exact.x) == {plots.SMALLEST}
+    # Rows are bond types; a scan lies where the mean of its model does, and the mean amid its scans.
+    assert sorted(set(points[1].y)) == list(rough.y)
+    scans = [[x for x, y in zip(points[1].x, points[1].y) if y == row] for row in rough.y]
+    assert [len(row) for row in scans] == [3, 2, 3]
+    assert list(rough.x) == pytest.approx([np.mean(row) for row in scans])
+    layout = plots.bond_figure(run).layout
+    assert (layout.xaxis.type, layout.yaxis.ticktext[0]) == ("log", "C-C (3 scans)")
 
 
 def test_the_paired_figure_counts_what_lies_below_the_line():
@@ -319,6 +327,12 @@ def test_a_scan_is_drawn_from_its_minimum_with_the_fsd_marked():
     reference = figure.data[0]
     assert reference.name == "reference"
     assert min(reference.y) == 0
+    rough = {trace.yaxis: trace for trace in figure.data if trace.name == "rough"}
+    ratio = np.maximum([y or 0 for y in rough["y2"].y], 1) / np.maximum([y or 0 for y in figure.data[1].y], 1)
+    np.testing.assert_allclose(rough["y3"].y, np.log(ratio), atol=1e-4)
+    steps = np.abs(np.diff(rough["y3"].y)) / np.diff(rough["y3"].x)
+    np.testing.assert_allclose(rough["y4"].y, steps, rtol=1e-3, atol=1e-3)
+    assert "(eV/Å)²" in figure.layout.yaxis2.title.text
     tops = [trace for trace in figure.data if trace.mode == "markers"]
     values = [run.models[name].scans["C-O/1"].values["fsd_full"] for name in ("smooth", "rough")]
     assert [trace.y[0] for trace in tops] == pytest.approx(values)

@@ -15,6 +15,7 @@ from sfumato.metrics.smoothness import (
     Sides,
     StationaryPoints,
     fsd,
+    fsd_log_ratio,
     fsd_profile,
     spurious_points,
     stationary_points,
@@ -47,6 +48,15 @@ def test_fsd_of_four_frames_by_hand():
     np.testing.assert_allclose(midpoints, [1.05, 1.2, 1.45])
     np.testing.assert_allclose(values, BY_HAND, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(fsd(BOND, ENERGY, TRUE, FOUND), [BY_HAND[0], BY_HAND[0], BY_HAND[2]])
+
+
+def test_log_ratio_of_four_frames_by_hand():
+    length, values = fsd_log_ratio(BOND, ENERGY, TRUE, FOUND)
+    np.testing.assert_array_equal(length, BOND)
+    np.testing.assert_allclose(values, [np.log(2.25), 0.0, 0.0, 2.0], rtol=1e-12, atol=1e-12)
+    # ε² = 25 leaves A = 36, 25, 25, 25e² and R = 25 throughout.
+    values = fsd_log_ratio(BOND, ENERGY, TRUE, FOUND, settings=FSDSettings(floor=5.0))[1]
+    np.testing.assert_allclose(values, [np.log(1.44), 0.0, 0.0, 2.0], rtol=1e-12, atol=1e-12)
 
 
 def test_forces_are_compared_as_vectors_of_all_atoms():

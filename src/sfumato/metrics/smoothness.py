@@ -178,6 +178,39 @@ def _slopes(length: Floats, log_ratio: Floats, settings: FSDSettings) -> Floats:
     return np.asarray(np.abs(np.diff(log_ratio)) / step)
 
 
+def fsd_log_ratio(
+    coordinate: ArrayLike,
+    reference_energy: ArrayLike,
+    reference_forces: ArrayLike,
+    forces: ArrayLike,
+    *,
+    settings: FSDSettings = FSDSettings(),
+    energy: ArrayLike | None = None,
+) -> tuple[Floats, Floats]:
+    """Return the log-ratio of predicted to reference squared force changes in every frame of a scan.
+
+    Args:
+        coordinate: (F,) bond length in Å, increasing.
+        reference_energy: (F,) eV; nan where the reference failed.
+        reference_forces: (F, N, 3) eV/Å; nan likewise.
+        forces: (F, N, 3) predicted, eV/Å.
+        settings: floor ε, grid and minimum.
+        energy: (F,) predicted, eV; needed for `minimum="own"` only.
+
+    Returns:
+        The bond length of each frame used in Å, and L = ln max(A, ε²) − ln max(R, ε²) there, without a
+        unit; A and R are the predicted and the reference ‖ΔF‖² from the minimum.
+
+    Raises:
+        ValueError: as `fsd_profile`.
+
+    Source: Liu et al. 2026, Eq. 2, with a floor, as its released package computes it.
+    """
+    return _log_ratio(
+        coordinate, reference_energy, reference_forces, forces, settings=settings, energy=energy
+    )[:2]
+
+
 def fsd_profile(
     coordinate: ArrayLike,
     reference_energy: ArrayLike,
@@ -206,7 +239,7 @@ def fsd_profile(
 
     Source: Liu et al. 2026, Eq. 2 and 3, before the maximum is taken.
     """
-    length, log_ratio, _ = _log_ratio(
+    length, log_ratio = fsd_log_ratio(
         coordinate, reference_energy, reference_forces, forces, settings=settings, energy=energy
     )
     return (length[1:] + length[:-1]) / 2, _slopes(length, log_ratio, settings)

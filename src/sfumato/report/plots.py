@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sfumato.metrics.smoothness import fsd_profile
+from sfumato.metrics.smoothness import fsd_log_ratio, fsd_profile
 from sfumato.protocols import bsct
 from sfumato.report.tables import bond_counts, metrics_of, number, ranked
 from sfumato.systems import Floats, Scan
@@ -108,27 +108,44 @@ def distribution_figure(run: BsctRun) -> Figure:
 
 
 def bond_figure(run: BsctRun) -> Figure:
-    """Show the mean FSD of every model for each bond type, with 95 % intervals."""
+    """Show the FSD of every scan by bond type and model, and on top the means with 95 % intervals."""
     metric = metrics_of(run.settings)["fsd"]
     models = [model for model in ranked(run) if model.coverage[0]]
     style = style_of(run)
     counts = bond_counts(run)
     step = 0.75 / max(len(models), 1)
-    figure = _figure(f"Mean {metric.title} by bond type", 150 + len(counts) * (16 + 11 * len(models)))
+    title = f"{metric.title} by bond type: every scan, and the means"
+    figure = _figure(title, 150 + len(counts) * (16 + 13 * len(models)))
+    places = {bond: row for row, bond in enumerate(counts)}
+    drawn: list[float] = []
+    for k, model in enumerate(models):
+        rows = _finished(model, metric.key)
+        drawn += [max(value, SMALLEST) for _, value in rows]
+        figure.add_scatter(
+            x=[max(value, SMALLEST) for _, value in rows],
+            y=[places[name.split("/")[0]] + k * step for name, _ in rows],
+            mode="markers",
+            marker={"color": style[model.name][0], "size": 5, "opacity": 0.35},
+            text=[f"{_text(model.name)}<br>{_text(name)}: {number(value)} 1/Å" for name, value in rows],
+            hoverinfo="text",
+            legendgroup=_text(model.name),
+            showlegend=False,
+        )
     for k, model in enumerate(models):
         by_bond = model.by_bond.get(metric.key, {})
         _add_means(
             figure,
-            [(row + k * step, by_bond[bond]) for row, bond in enumerate(counts) if bond in by_bond],
+            [(row + k * step, by_bond[bond]) for bond, row in places.items() if bond in by_bond],
             name=_text(model.name),
             colour=style[model.name][0],
             symbol=style[model.name][2],
+            least=SMALLEST,
         )
     labels = [f"{_text(bond)} ({n} scan{'s' * (n != 1)})" for bond, n in counts.items()]
     _label_rows(figure, labels, step * (len(models) - 1) / 2)
     for row in range(1, len(counts)):
         figure.add_hline(y=row - (1 - 0.75 + step) / 2, line={"color": FAINT, "width": 1})
-    figure.update_xaxes(title_text=f"mean {metric.heading}", rangemode="tozero")
+    _log_axis(figure, "x", f"{metric.title} of a scan, {metric.unit}", drawn)
     return figure
 
 
@@ -207,7 +224,9 @@ def notable_scans(run: BsctRun, limit: int = 12) -> dict[str, str]:
 
 
 def scan_figure(run: BsctRun, name: str) -> Figure:
-    """Show one scan: energies, force changes, and the slope whose maximum is the FSD, of all models.
+    """Show one scan: energies, squared force changes, their log-ratio, and its slope, of all models.
+
+    The maximum of the slope is the FSD.
 
     Args:
         run: any number of models.
@@ -221,37 +240,41 @@ def scan_figure(run: BsctRun, name: str) -> Figure:
     scan = next((scan for scan in run.scan_set if scan.name == name), None)
     if scan is None:
         raise ValueError(f"{run.folder}: no scan {name!r} in {run.scan_set.name}")
-    figure = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.04, row_heights=[4, 3, 3])
+    figure = make_subplots(rows=4, cols=1, shared_xaxes=True, vertical_spacing=0.03, row_heights=[4, 3, 3, 3])
     use = scan.labelled
     b, E, F = scan.coordinate[use], scan.energy[use], scan.forces[use]
     m = int(E.argmin())
     _line(figure, 1, b, E - E[m], "reference", INK, "solid", legend=True)
-    _line(figure, 2, b, _change(F, F[m]), "reference", INK, "solid")
+    _line(figure, 2, b, _square_change(F, F[m]), "reference", INK, "solid")
+    _line(figure, 3, b[[0, -1]], np.zeros(2), "reference", INK, "solid")
     for model in ranked(run):
         colour, dash, _ = style_of(run)[model.name]
         _add_model(figure, scan, run.settings, model, (colour, dash))
     figure.add_vline(x=float(b[m]), line={"color": GREY, "width": 1, "dash": "dot"})
-    _dress(figure, f"{_text(name)}", 720)
+    _dress(figure, f"{_text(name)}", 900)
     span = float(E.max() - E[m])
     figure.update_yaxes(title_text="E − E(b<sub>min</sub>), eV", range=[-0.12 * span, 1.12 * span], row=1)
-    lowest, highest = 0.4 * run.settings.floor, 4 * float(np.nanmax(_change(F, F[m]), initial=1.0))
+    lowest = 0.16 * run.settings.floor**2
+    highest = 16 * float(np.nanmax(_square_change(F, F[m]), initial=1.0))
+    powers = range(-12, 14, 2)
     figure.update_yaxes(
-        title_text="‖F − F<sub>min</sub>‖, eV/Å",
+        title_text="‖ΔF‖², (eV/Å)²",
         type="log",
         range=[math.log10(lowest), math.log10(highest)],
-        tickvals=[10.0**power for power in range(-3, 7)],
-        ticktext=[f"{10.0**power:g}" for power in range(-3, 7)],
+        tickvals=[10.0**power for power in powers],
+        ticktext=["1" if power == 0 else f"10<sup>{power}</sup>".replace("-", "−") for power in powers],
         row=2,
     )
-    figure.update_yaxes(title_text="|ΔL|/Δb, 1/Å", rangemode="tozero", row=3)
-    figure.update_xaxes(title_text=f"{_text(scan.stratum)} bond length b, Å", row=3)
+    figure.update_yaxes(title_text="log-ratio L, no unit", row=3)
+    figure.update_yaxes(title_text="|ΔL|/Δb, 1/Å", rangemode="tozero", row=4)
+    figure.update_xaxes(title_text=f"{_text(scan.stratum)} bond length b, Å", row=4)
     return figure
 
 
 def _add_model(
     figure: Figure, scan: Scan, settings: bsct.Settings, model: bsct.ModelResult, look: tuple[str, str]
 ) -> None:
-    """Draw one model into the three panels of a scan, or say in the legend that it did not finish it."""
+    """Draw one model into the four panels of a scan, or say in the legend that it did not finish it."""
     result = model.scans.get(scan.name)
     label = _text(model.name)
     if result is None or result.energy is None or result.forces is None:
@@ -262,11 +285,14 @@ def _add_model(
     b, reference = scan.coordinate[use], scan.energy[use]
     e, f = (np.asarray(a)[:: settings.refine][use] for a in (result.energy, result.forces))
     m = int(reference.argmin())
-    middle, slope = fsd_profile(b, reference, scan.forces[use], f, settings=settings.fsd, energy=e)
+    curves = (b, reference, scan.forces[use], f)
+    length, log_ratio = fsd_log_ratio(*curves, settings=settings.fsd, energy=e)
+    middle, slope = fsd_profile(*curves, settings=settings.fsd, energy=e)
     zero = f[int(e.argmin())] if settings.minimum == "own" else scan.forces[use][m]
     _line(figure, 1, b, e - e[m], label, *look, legend=True)
-    _line(figure, 2, b, _change(f, zero), label, *look)
-    _line(figure, 3, middle, slope, label, *look)
+    _line(figure, 2, b, _square_change(f, zero), label, *look)
+    _line(figure, 3, length, log_ratio, label, *look)
+    _line(figure, 4, middle, slope, label, *look)
     if len(slope):
         top = int(slope.argmax())
         figure.add_scatter(
@@ -278,7 +304,7 @@ def _add_model(
             hoverinfo="text",
             legendgroup=label,
             showlegend=False,
-            row=3,
+            row=4,
             col=1,
         )
 
@@ -304,10 +330,10 @@ def _short(values: Floats) -> list[float | None]:
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
 
 
-def _change(forces: Floats, zero: Floats) -> Floats:
-    """Length of the force change over all atoms; the zero at the minimum itself is a gap on a log axis."""
-    length = np.sqrt(((forces - zero) ** 2).sum(axis=(1, 2)))
-    return np.where(length > 0, length, np.nan)
+def _square_change(forces: Floats, zero: Floats) -> Floats:
+    """Squared force change over all atoms; the zero at the minimum itself is a gap on a log axis."""
+    square = ((forces - zero) ** 2).sum(axis=(1, 2))
+    return np.where(square > 0, square, np.nan)
 
 
 def _finished(model: bsct.ModelResult, key: str) -> list[tuple[str, float]]:
@@ -320,13 +346,23 @@ def _finished(model: bsct.ModelResult, key: str) -> list[tuple[str, float]]:
 
 
 def _add_means(
-    figure: Figure, points: Iterable[tuple[float, Estimate]], *, name: str, colour: str, symbol: str
+    figure: Figure,
+    points: Iterable[tuple[float, Estimate]],
+    *,
+    name: str,
+    colour: str,
+    symbol: str,
+    least: float = 0.0,
 ) -> None:
-    """Draw means as markers and their intervals as bars, on rows."""
+    """Draw means as markers and their intervals as bars, on rows; what is below `least` is drawn there."""
     points = [(row, e) for row, e in points if math.isfinite(e.mean)]
-    bars = [(e.high - e.mean, e.mean - e.low) if math.isfinite(e.low) else (0.0, 0.0) for _, e in points]
+    means = [max(e.mean, least) for _, e in points]
+    bars = [
+        (max(e.high, least) - x, x - max(e.low, least)) if math.isfinite(e.low) else (0.0, 0.0)
+        for x, (_, e) in zip(means, points)
+    ]
     figure.add_scatter(
-        x=[e.mean for _, e in points],
+        x=means,
         y=[row for row, _ in points],
         error_x={
             "type": "data",
@@ -338,7 +374,8 @@ def _add_means(
         },
         mode="markers",
         name=name,
-        marker={"color": colour, "symbol": symbol, "size": 8},
+        legendgroup=name,
+        marker={"color": colour, "symbol": symbol, "size": 8, "line": {"color": "white", "width": 1}},
         text=[f"{name}: {number(e.mean)} [{number(e.low)}, {number(e.high)}], n = {e.n}" for _, e in points],
         hoverinfo="text",
     )
