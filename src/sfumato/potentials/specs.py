@@ -33,6 +33,13 @@ class Named:
     needs: str = ""
     argument: str = ""
 
+    @property
+    def form(self) -> str:
+        """How the argument is written after the name, for example ":FILE" or "[:FILE]"."""
+        if self.argument.startswith("["):
+            return f"[:{self.argument[1:]}"
+        return f":{self.argument}" if self.argument else ""
+
 
 def _engine(method: str) -> Callable[[str], Potential]:
     def make(_: str) -> Potential:
@@ -78,7 +85,7 @@ NAMED: dict[str, Named] = {
 
 def describe() -> list[tuple[str, str, str]]:
     """Return (spec, what, needs) of every named model."""
-    rows = [(f"{n}:{row.argument}" if row.argument else n, row.what, row.needs) for n, row in NAMED.items()]
+    rows = [(f"{name}{row.form}", row.what, row.needs) for name, row in NAMED.items()]
     return [*rows, ("FILE.py:FACTORY, PACKAGE.MODULE:FACTORY", "your own: returns an ASE calculator", "")]
 
 
