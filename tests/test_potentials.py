@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -388,7 +389,7 @@ def test_without_tblite_the_error_says_what_to_install(monkeypatch):
 
 def test_every_named_model_is_described_and_the_pair_potentials_resolve():
     rows = describe()
-    assert [row[0].partition(":")[0] for row in rows[: len(NAMED)]] == list(NAMED)
+    assert [re.match(r"[\w-]+", row[0])[0] for row in rows[: len(NAMED)]] == list(NAMED)
     assert all(len(row) == 3 and row[1] for row in rows)
     for name, potential in PAIRS.items():
         assert resolve(name).identity == potential.identity
