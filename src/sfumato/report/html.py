@@ -229,7 +229,10 @@ def _figures(run: BsctRun, key: str) -> str:
     drawn = [
         (plots.fsd_figure(run), "In brackets the scans a model finished; bars are 95 % intervals."),
         (plots.distribution_figure(run), "A point is a scan; a box spans the quartiles about the median."),
-        (plots.bond_figure(run), "Bars are 95 % intervals; one scan alone has none."),
+        (
+            plots.bond_figure(run),
+            "A small point is a scan; bars are 95 % intervals; one scan alone has none.",
+        ),
     ]
     contenders = [m.name for m in run.models.values() if m.coverage[0] and not _is_reference(m)]
     if len(contenders) > 1:
