@@ -58,7 +58,7 @@ def test_the_box_is_for_molecules_only_and_its_stress_is_nobodys():
     mixed = potential.predict(Batch.of([CRYSTAL, MOLECULE]))
     assert mixed.energy.tolist() == [3.0, BOX]
     assert mixed.stress is None
-    assert potential.predict(Batch.of([CRYSTAL])).stress is not None
+    assert potential.predict(Batch.of([CRYSTAL])).stress.shape == (1, 3, 3)
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_a_constructor_that_fails_is_explained_and_nothing_stays(monkeypatch):
     fake_sevenn(monkeypatch, build)
     with pytest.raises(ValueError, match=r"sevennet:7net-9: .*Not a valid potential") as caught:
         resolve("sevennet:7net-9")
-    assert caught.value.__cause__ is not None
+    assert "Not a valid potential" in str(caught.value.__cause__)
     assert torch.load is original
 
 
@@ -214,7 +214,7 @@ def test_chgnet_gives_the_stored_predictions():
     energy, force = golden(potential, "chgnet-0.3.0")
     assert energy < 1e-4
     assert force < 1e-4
-    assert potential.predict(Batch.of([CRYSTAL])).stress is not None
+    assert potential.predict(Batch.of([CRYSTAL])).stress.shape == (1, 3, 3)
 
 
 @with_their_warnings

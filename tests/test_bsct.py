@@ -252,7 +252,11 @@ def test_a_batched_model_is_asked_in_batches_and_its_failures_are_single(tmp_pat
     result = run_bsct([model], scan_set(), out=tmp_path).models["spring"]
     assert result.scans["C-C/a"].reason == "frame 0: ArithmeticError: too close"
     lines = (tmp_path / "records" / "spring.jsonl").read_text().splitlines()[1:]
-    assert sum(json.loads(line)["status"] == "failed" for line in lines) == 1
+    records = [json.loads(line) for line in lines]
+    assert sum(record["status"] == "failed" for record in records) == 1
+    notes = [record["note"] for record in records if "note" in record]
+    assert len(notes) == 15
+    assert notes[0] == "predicted alone: a batch of 16 raised ArithmeticError: too close"
 
 
 def test_a_run_is_read_back_from_its_folder_without_the_model(tmp_path):

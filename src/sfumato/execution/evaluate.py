@@ -41,13 +41,14 @@ class Evaluate:
 
 def evaluate(potential: Potential, chunk: Chunk) -> list[Record]:
     """Predict a chunk at once; where that fails, one by one, so that a failure costs only its own item."""
-    if len(chunk) > 1:
+    note = ""
+    if potential.chunk > 1 and len(chunk) > 1:
         start = time.perf_counter()
         try:
             systems = [item.payload.system() for item in chunk]
             prediction = potential.predict(Batch.of(systems))
-        except Exception:  # noqa: BLE001 (told apart below, item by item)
-            pass
+        except Exception as error:  # noqa: BLE001 (each item is tried alone and carries the reason)
+            note = f"predicted alone: a batch of {len(chunk)} raised {type(error).__name__}: {error}"
         else:
             seconds = (time.perf_counter() - start) / len(chunk)
             stops = np.cumsum([len(system) for system in systems])[:-1]
@@ -60,7 +61,8 @@ def evaluate(potential: Potential, chunk: Chunk) -> list[Record]:
     def work(item: Item) -> Record:
         start = time.perf_counter()
         prediction = potential.predict(Batch.of([item.payload.system()]))
-        return _record(item, prediction.energy[0], prediction.forces, time.perf_counter() - start)
+        record = _record(item, prediction.energy[0], prediction.forces, time.perf_counter() - start)
+        return record | ({"note": note} if note else {})
 
     return each(chunk, work)
 
