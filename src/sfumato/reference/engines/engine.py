@@ -1,0 +1,111 @@
+"""What every engine is, and the checks they share."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from typing import Any, Protocol
+
+import numpy as np
+
+from sfumato.systems import Floats, System
+from sfumato.units import HARTREE
+
+SELF_TEST_TOLERANCE = 1e-6
+"""Hartree by which a known answer may differ."""
+
+HYDROGEN = System(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 0.75]]))
+WATER = System(np.array([8, 1, 1]), np.array([[0, 0, 0], [0, 0.76, 0.59], [0, -0.76, 0.59]]))
+
+
+@dataclass(frozen=True, eq=False)
+class Label:
+    """What an engine found for one structure.
+
+    Args:
+        energy: eV; NaN if not converged.
+        forces: (N, 3) eV/Å; NaN likewise.
+        converged: whether the self-consistent field converged.
+        spin_squared: ⟨S²⟩ in units of ħ², or None where the engine has no such value.
+        seconds: wall time.
+        engine: package and version.
+        message: why it failed, or what had to be done to converge; empty otherwise.
+        density: the engine's converged density, accepted as `guess` for a neighbouring frame; may be None.
+    """
+
+    energy: float
+    forces: Floats
+    converged: bool
+    spin_squared: float | None
+    seconds: float
+    engine: str
+    message: str = ""
+    density: Any = field(default=None, repr=False)
+
+
+class Engine(Protocol):
+    """A level of theory that can label structures."""
+
+    @property
+    def level(self) -> str:
+        """The level of theory for people, for example "GFN2-xTB"."""
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of method, settings and package versions."""
+
+    def label(self, system: System, guess: Any = None) -> Label:
+        """Return energy and forces of one structure."""
+
+    def self_test(self) -> bool:
+        """Compare two tiny molecules with pinned energies; False where none are pinned."""
+
+
+@cache
+def _version(package: str, extra: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        raise ValueError(
+            f"the package {package} is not installed; install it with: pip install 'sfumato[{extra}]'"
+        ) from None
+
+
+def _unpaired(system: System) -> int:
+    """Return the number of unpaired electrons 2S, or say that the molecule cannot have it."""
+    electrons = int(system.numbers.sum()) - system.charge
+    unpaired = system.multiplicity - 1
+    if electrons < unpaired or (electrons - unpaired) % 2:
+        raise ValueError(
+            f"{electrons} electrons (charge {system.charge}) cannot have multiplicity "
+            f"{system.multiplicity}; set charge and multiplicity of the structure"
+        )
+    return unpaired
+
+
+def _failed(system: System, since: float, engine: str, message: str) -> Label:
+    return Label(
+        energy=float("nan"),
+        forces=np.full((len(system), 3), np.nan),
+        converged=False,
+        spin_squared=None,
+        seconds=time.perf_counter() - since,
+        engine=engine,
+        message=message,
+    )
+
+
+def _compare(engine: Engine, known: tuple[float, float] | None) -> bool:
+    """Compare the energies of hydrogen and water (hartree) with known ones."""
+    if known is None:
+        return False
+    for name, system, expected in zip(("H2", "H2O"), (HYDROGEN, WATER), known):
+        found = engine.label(system).energy / HARTREE
+        if not abs(found - expected) <= SELF_TEST_TOLERANCE:
+            raise ValueError(
+                f"self-test of {engine.level}: the energy of {name} is {found:.8f} hartree, known is "
+                f"{expected:.8f}; the method was changed or is broken in this installation"
+            )
+    return True
