@@ -38,7 +38,7 @@ def make_scan(name: str = "C-O/7", frames: int = 5, seed: int = 0) -> Scan:
         coordinate=grid,
         energy=rng.normal(size=frames) - 4000.0,
         forces=rng.normal(size=(frames, 5, 3)).round(8),
-        bond=np.array([1, 2]),
+        atoms=np.array([1, 2]),
         fragment=fragment,
         charge=0,
         multiplicity=1,
@@ -68,7 +68,7 @@ def partition_bytes(scan: Scan, **other: object) -> bytes:
     grid = scan.coordinate
     content = {
         "bond": scan.stratum,
-        "bond_index": scan.bond,
+        "bond_index": scan.atoms,
         "labels": ((scan.fragment + 1) // 2).astype(np.int32),
         "perturb_range": np.array([grid[0], grid[-1], len(grid)]),
         "rotation": "1.0x",

@@ -35,7 +35,7 @@ def diatomic(name="C-C/a", curve=spring, b=DISTANCE):
         coordinate=b,
         energy=energy,
         forces=forces,
-        bond=[0, 1],
+        atoms=[0, 1],
         fragment=[-1, 1],
         charge=0,
         multiplicity=1,

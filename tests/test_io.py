@@ -169,6 +169,19 @@ def test_a_packed_set_reads_back_whole(packed: Path) -> None:
     assert back.scans[0].labelled.tolist() == [True, False, True, True, True]
 
 
+def test_angles_sites_and_cells_read_back(packed: Path) -> None:
+    before = sio.read_scan_set(packed)
+    scan = before.scans[0]
+    angle = replace(scan, name="C-C-O/1", atoms=[0, 1, 2])
+    site = replace(scan, name="C/1", atoms=[1], cell=7 * np.eye(3), pbc=[True, True, False])
+    sio.write_scan_set(packed, replace(before, scans=(scan, angle, site)))
+    after = sio.read_scan_set(packed)
+    assert [s.kind for s in after] == ["bond", "angle", "site"]
+    assert after.scans[2].cell.tolist() == (7 * np.eye(3)).tolist()
+    assert after.scans[2].pbc.tolist() == [True, True, False]
+    assert not after.scans[0].pbc.any()
+
+
 def test_an_empty_set_reads_back(tmp_path: Path) -> None:
     sio.write_scan_set(tmp_path / "none.h5", make_set())
     assert len(sio.read_scan_set(tmp_path / "none.h5")) == 0
@@ -223,8 +236,8 @@ def test_a_missing_array_is_named(packed: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("schema", 2, "schema 2 cannot be read, only schema 1; it was written by a newer sfumato: upgrade"),
-        ("schema", 0, "schema 0 cannot be read, only schema 1$"),
+        ("schema", 3, "schema 3 cannot be read, only schema 2; it was written by a newer sfumato: upgrade"),
+        ("schema", 0, "schema 0 cannot be read, only schema 2$"),
         ("schema", "x", "set.h5: "),
         ("format", "other", "not a packed set of scans: format is 'other'"),
         ("provenance", "{", "set.h5: "),

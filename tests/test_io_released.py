@@ -264,12 +264,12 @@ def test_labels_of_any_sign_become_the_motion_that_lengthens(
 ) -> None:
     scan = make_scan()
     signs = -scan.fragment if flip else scan.fragment
-    bond = scan.bond[::-1] if swap else scan.bond
+    bond = scan.atoms[::-1] if swap else scan.atoms
     labels = signs if signed else (signs + 1) // 2
     files = released_files(scan)
     files["bsct_spice/C-O/7/partition.npz"] = partition_bytes(scan, labels=labels, bond_index=bond)
     found = sio.read_released_folder(lay_out(tmp_path, files)).scans[0]
-    first, second = found.bond
+    first, second = found.atoms
     axis = found.positions[0, second] - found.positions[0, first]
     axis /= np.linalg.norm(axis)
     moved = found.positions[0] + 0.1 * found.fragment[:, None] * axis
@@ -479,4 +479,4 @@ def test_real_scans_are_complete_and_agree_with_themselves(
     np.testing.assert_array_equal(scan.forces[42], atoms.get_forces())
     assert (scan.coordinate[0], scan.coordinate[-1]) == (0.76, 3.04)
     with np.load(io.BytesIO(real_files[prefix + "partition.npz"]), allow_pickle=False) as partition:
-        assert scan.bond.tolist() == partition["bond_index"].tolist()
+        assert scan.atoms.tolist() == partition["bond_index"].tolist()

@@ -35,7 +35,7 @@ def morse_scan(name: str = "C-O/1", frames: int = 100) -> Scan:
         coordinate=b,
         energy=DEPTH * (1 - decay) ** 2,
         forces=forces,
-        bond=np.array([1, 2]),
+        atoms=np.array([1, 2]),
         fragment=fragment,
         charge=0,
         multiplicity=1,

@@ -17,7 +17,7 @@ def scan(name="C-C/1", **changes):
         "coordinate": [1.0, 1.1, 1.2],
         "energy": [0.0, 1.0, np.nan],
         "forces": np.zeros((3, 2, 3)),
-        "bond": [0, 1],
+        "atoms": [0, 1],
         "fragment": [-1, 1],
         "charge": 0,
         "multiplicity": 1,
@@ -104,10 +104,13 @@ def test_a_prediction_may_hold_nan_but_no_wrong_shape():
     [
         ({"coordinate": [1.0, 1.0, 1.2]}, "must increase"),
         ({"coordinate": [1.0, np.nan, 1.2]}, "must increase"),
-        ({"bond": [0, 2]}, "outside 0…1"),
+        ({"atoms": [0, 2]}, "outside 0…1"),
+        ({"atoms": []}, "1 to 4 atoms, got 0"),
+        ({"atoms": [0, 1, 0, 1, 0]}, "1 to 4 atoms, got 5"),
+        ({"cell": np.eye(2)}, "cell: expected shape"),
         ({"fragment": [0, 1]}, "−1 or"),
         ({"forces": np.zeros((2, 2, 3))}, "scan C-C/1: forces: expected shape"),
-        ({"name": "ethane"}, "bond type/id"),
+        ({"name": "ethane"}, "type/id"),
     ],
 )
 def test_an_impossible_scan_is_refused(changes, message):
@@ -133,15 +136,27 @@ def test_identity_sees_every_part():
         "numbers": [6, 7],
         "coordinate": [1.0, 1.1, 1.3],
         "energy": [0.0, 1.0, 2.0],
-        "bond": [1, 0],
+        "atoms": [1, 0],
         "fragment": [1, -1],
         "charge": 1,
         "multiplicity": 3,
         "name": "C-C/2",
+        "pbc": [True, False, False],
     }
     identities = {scan().identity} | {scan(**{key: value}).identity for key, value in parts.items()}
     assert len(identities) == len(parts) + 1
     assert scan().identity == scan().identity
+
+
+@pytest.mark.parametrize(("atoms", "kind"), [([0], "site"), ([0, 1], "bond"), ([0, 1, 0], "angle")])
+def test_the_number_of_atoms_tells_the_kind_of_scan(atoms, kind):
+    assert scan(atoms=atoms).kind == kind
+
+
+def test_a_frame_of_a_periodic_scan_is_periodic():
+    frame = scan(cell=4 * np.eye(3), pbc=[True, True, False]).system(1)
+    assert frame.cell[2, 2] == 4
+    assert frame.pbc.tolist() == [True, True, False]
 
 
 def test_digest_tells_types_shapes_and_boundaries_apart():

@@ -21,6 +21,9 @@ Bools = NDArray[np.bool_]
 
 MAX_ATOMIC_NUMBER = 118
 
+COORDINATES = {1: "site", 2: "bond", 3: "angle", 4: "torsion"}
+"""Kinds of scans, by the number of atoms that define the coordinate."""
+
 
 def _frozen(values: ArrayLike, dtype: type, shape: tuple[int | None, ...], what: str) -> NDArray[Any]:
     """Return a read-only copy of `values` with the given dtype, or say which shape was expected."""
@@ -219,20 +222,23 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """Reference energies and forces along one bond of one molecule.
+    """Reference energies and forces along one internal coordinate of one structure.
 
     Args:
-        name: unique in its set, "bond type/id", for example "C-O/64".
+        name: unique in its set, "type/id", for example "C-O/64".
         numbers: (N,) atomic numbers.
         positions: (F, N, 3) Å.
-        coordinate: (F,) bond length in Å, strictly increasing.
+        coordinate: (F,) Å, strictly increasing: the bond length, or for other kinds the arc length that the
+            last of `atoms` travels against the first.
         energy: (F,) eV; NaN where the reference calculation failed.
         forces: (F, N, 3) eV/Å; NaN likewise.
-        bond: (2,) the two bonded atoms.
-        fragment: (N,) ±1, the side of the bond each atom moves with (h_i of the source's Eq. 1).
+        atoms: (1 to 4,) the atoms whose site, bond, angle or torsion is scanned.
+        fragment: (N,) ±1, the part of the structure each atom moves with (h_i of the source's Eq. 1).
         charge: total charge in e.
         multiplicity: 2S+1.
         smiles: the molecule, atom-mapped where known; may be empty.
+        cell: (3, 3) Å, rows are lattice vectors; zeros where there is none.
+        pbc: (3,) periodic directions.
 
     Raises:
         ValueError: a wrong shape, a coordinate that does not increase, or labels other than ±1.
@@ -244,17 +250,19 @@ class Scan:
     coordinate: Floats
     energy: Floats
     forces: Floats
-    bond: Ints
+    atoms: Ints
     fragment: Ints
     charge: int
     multiplicity: int
     smiles: str = ""
+    cell: Floats = field(default_factory=lambda: np.zeros((3, 3)))
+    pbc: Bools = field(default_factory=lambda: np.zeros(3, dtype=bool))
 
     def __post_init__(self) -> None:
         put = object.__setattr__
         what = f"scan {self.name}: "
         if self.name.count("/") != 1:
-            raise ValueError(f"{what}the name must read 'bond type/id'")
+            raise ValueError(f"{what}the name must read 'type/id'")
         put(self, "numbers", _frozen(self.numbers, np.int64, (None,), what + "numbers"))
         n = len(self.numbers)
         put(self, "positions", _frozen(self.positions, np.float64, (None, n, 3), what + "positions"))
@@ -262,14 +270,18 @@ class Scan:
         put(self, "coordinate", _frozen(self.coordinate, np.float64, (f,), what + "coordinate"))
         put(self, "energy", _frozen(self.energy, np.float64, (f,), what + "energy"))
         put(self, "forces", _frozen(self.forces, np.float64, (f, n, 3), what + "forces"))
-        put(self, "bond", _frozen(self.bond, np.int64, (2,), what + "bond"))
+        put(self, "atoms", _frozen(self.atoms, np.int64, (None,), what + "atoms"))
         put(self, "fragment", _frozen(self.fragment, np.int64, (n,), what + "fragment"))
         _check_numbers(self.numbers, what + "numbers")
         _check_finite(self.positions, what + "positions")
         if not (np.diff(self.coordinate) > 0).all():
             raise ValueError(f"{what}the coordinate must increase from frame to frame")
-        if not ((self.bond >= 0) & (self.bond < n)).all():
-            raise ValueError(f"{what}bond {self.bond.tolist()} names an atom outside 0…{n - 1}")
+        put(self, "cell", _frozen(self.cell, np.float64, (3, 3), what + "cell"))
+        put(self, "pbc", _frozen(self.pbc, np.bool_, (3,), what + "pbc"))
+        if len(self.atoms) not in COORDINATES:
+            raise ValueError(f"{what}a coordinate is of 1 to {max(COORDINATES)} atoms, got {len(self.atoms)}")
+        if not ((self.atoms >= 0) & (self.atoms < n)).all():
+            raise ValueError(f"{what}atoms {self.atoms.tolist()} name one outside 0…{n - 1}")
         if not np.isin(self.fragment, (-1, 1)).all():
             raise ValueError(f"{what}fragment labels must be −1 or +1")
 
@@ -277,8 +289,13 @@ class Scan:
         return len(self.coordinate)
 
     @property
+    def kind(self) -> str:
+        """One of `COORDINATES`."""
+        return COORDINATES[len(self.atoms)]
+
+    @property
     def stratum(self) -> str:
-        """The bond type, by which statistics are stratified."""
+        """The type of bond, angle, torsion or site, by which statistics are stratified."""
         return self.name.split("/")[0]
 
     @cached_property
@@ -288,11 +305,14 @@ class Scan:
 
     def system(self, frame: int) -> System:
         """Return one frame as a structure."""
-        return System(self.numbers, self.positions[frame], charge=self.charge, multiplicity=self.multiplicity)
+        return System(
+            self.numbers, self.positions[frame], self.cell, self.pbc, self.charge, self.multiplicity
+        )
 
     @cached_property
     def identity(self) -> str:
         """SHA-256 of everything but the SMILES."""
+        lattice = (self.cell, self.pbc) if self.pbc.any() else ()
         return digest(
             (
                 self.name,
@@ -301,9 +321,10 @@ class Scan:
                 self.coordinate,
                 self.energy,
                 self.forces,
-                self.bond,
+                self.atoms,
                 self.fragment,
                 np.array([self.charge, self.multiplicity]),
+                *lattice,
             )
         )
 

@@ -177,7 +177,7 @@ def _scan(name: str, parts: _Parts, where: str, charge: int, multiplicity: int) 
         coordinate=parts.partition.grid,
         energy=np.array([frame.energy for frame in frames]),
         forces=np.stack(forces),
-        bond=parts.partition.bond,
+        atoms=parts.partition.bond,
         fragment=fragment,
         charge=_stated({f.charge for f in frames}, charge, "charge", where),
         multiplicity=_stated({f.multiplicity for f in frames}, multiplicity, "multiplicity", where),

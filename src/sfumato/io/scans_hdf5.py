@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sfumato.systems import Scan, ScanSet
+from sfumato.systems import COORDINATES, Scan, ScanSet
 
 if TYPE_CHECKING:
     import h5py
 
+MOST = max(COORDINATES)
 FORMAT = "sfumato-scans"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @contextmanager
@@ -93,7 +94,9 @@ def _write_arrays(file: h5py.File, scan_set: ScanSet) -> None:
     for key in ("name", "smiles"):
         text = [getattr(s, key) for s in scans]
         file.create_dataset(f"scan/{key}", data=text, shape=(len(scans),), dtype=h5py.string_dtype())
-    put("scan/bond", [s.bond for s in scans], (-1, 2), "<i4")
+    put("scan/atoms", [[*s.atoms, *[-1] * (MOST - len(s.atoms))] for s in scans], (-1, MOST), "<i4")
+    put("scan/cell", [s.cell for s in scans], (-1, 3, 3), "<f8")
+    put("scan/pbc", [s.pbc for s in scans], (-1, 3), "u1")
     put("scan/charge", [[s.charge] for s in scans], (-1,), "<i4")
     put("scan/multiplicity", [[s.multiplicity] for s in scans], (-1,), "<i4")
     put("offset/atom", [[0], np.cumsum([len(s.numbers) for s in scans])], (-1,), "<i8")
@@ -170,7 +173,8 @@ def _offsets(file: h5py.File, name: str, scans: int, rows: int) -> list[int]:
 def _scans(file: h5py.File) -> Iterator[Scan]:
     """Cut the flat arrays into scans."""
     names, smiles = (file[f"scan/{key}"].asstr()[:].tolist() for key in ("name", "smiles"))
-    bond, charge, multiplicity = (file[f"scan/{key}"][:] for key in ("bond", "charge", "multiplicity"))
+    members, charge, multiplicity = (file[f"scan/{key}"][:] for key in ("atoms", "charge", "multiplicity"))
+    cell, pbc = file["scan/cell"][:], file["scan/pbc"][:]
     numbers, fragment = file["atom/numbers"][:], file["atom/fragment"][:]
     coordinate, energy = file["frame/coordinate"][:], file["frame/energy"][:]
     positions, forces = file["coordinates/positions"][:], file["coordinates/forces"][:]
@@ -191,9 +195,11 @@ def _scans(file: h5py.File) -> Iterator[Scan]:
             coordinate=coordinate[f],
             energy=energy[f],
             forces=forces[rows].reshape(shape),
-            bond=bond[s],
+            atoms=members[s][members[s] >= 0],
             fragment=fragment[a],
             charge=int(charge[s]),
             multiplicity=int(multiplicity[s]),
             smiles=smiles[s],
+            cell=cell[s],
+            pbc=pbc[s],
         )

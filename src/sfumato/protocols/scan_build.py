@@ -109,7 +109,7 @@ def _scans_of(molecule: Molecule, frames: int) -> tuple[list[Scan], list[str]]:
                 coordinate=candidate.lengths,
                 energy=np.full(frames, np.nan),
                 forces=np.full((frames, len(system), 3), np.nan),
-                bond=candidate.bridge.bond,
+                atoms=candidate.bridge.bond,
                 fragment=candidate.bridge.fragment,
                 charge=system.charge,
                 multiplicity=system.multiplicity,

@@ -173,7 +173,7 @@ def _jump(scan: Scan) -> Jump | None:
 
 
 def _grid_deviation(scan: Scan) -> float:
-    i, j = scan.bond
+    i, j = scan.atoms
     lengths = np.linalg.norm(scan.positions[:, j] - scan.positions[:, i], axis=1)
     return float(np.abs(lengths - scan.coordinate).max(initial=0.0))
 
@@ -194,7 +194,7 @@ def _net_force(scan: Scan) -> float:
 
 
 def _misnamed(scan: Scan) -> bool:
-    return sorted(scan.stratum.split("-")) != sorted(chemical_symbols[z] for z in scan.numbers[scan.bond])
+    return sorted(scan.stratum.split("-")) != sorted(chemical_symbols[z] for z in scan.numbers[scan.atoms])
 
 
 def _at_most(name: str, claim: str, by_scan: Mapping[str, float], limit: float, unit: str = "") -> Statement:

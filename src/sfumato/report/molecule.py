@@ -32,7 +32,7 @@ def scene(scan: Scan) -> dict[str, Any]:
     Args:
         scan: any scan.
     """
-    i, j = scan.bond
+    i, j = scan.atoms
     centre = (scan.positions[0, i] + scan.positions[0, j]) / 2
     axis = scan.positions[-1, j] - scan.positions[-1, i]
     axis = axis / np.linalg.norm(axis)
