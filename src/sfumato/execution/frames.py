@@ -1,30 +1,57 @@
-"""Structures on a scan as items of work: what a worker gets, and the key its record is kept under."""
+"""Structures as items of work: what a worker gets, and the key its record is kept under."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from sfumato.execution.records import Record, decode
 from sfumato.execution.runner import Item
-from sfumato.systems import Floats, Ints, Scan, System
+from sfumato.systems import Bools, Floats, Ints, Scan, System
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A structure on its way to a worker (unchecked until it is a System, which keeps planning fast)."""
+    """A structure on its way to a worker (unchecked until it is a System, which keeps planning fast).
+
+    Args:
+        numbers: (N,) atomic numbers.
+        positions: (N, 3) Å.
+        charge: in e.
+        multiplicity: 2S+1.
+        cell: (3, 3) Å; zeros where there is none.
+        pbc: (3,) periodic directions.
+    """
 
     numbers: Ints
     positions: Floats
     charge: int
     multiplicity: int
+    cell: Floats = field(default_factory=lambda: np.zeros((3, 3)))
+    pbc: Bools = field(default_factory=lambda: np.zeros(3, dtype=bool))
+
+    @classmethod
+    def of(cls, system: System) -> Frame:
+        """Take over a structure."""
+        return cls(
+            system.numbers, system.positions, system.charge, system.multiplicity, system.cell, system.pbc
+        )
 
     def system(self) -> System:
         """The checked structure."""
-        return System(self.numbers, self.positions, charge=self.charge, multiplicity=self.multiplicity)
+        return System(self.numbers, self.positions, self.cell, self.pbc, self.charge, self.multiplicity)
+
+
+def frames_of(scan: Scan, positions: Floats | None = None) -> list[Frame]:
+    """Return the structures on a path (P, N, 3) of a scan's atoms; by default the scan's own frames."""
+    return [
+        Frame(scan.numbers, frame, scan.charge, scan.multiplicity, scan.cell, scan.pbc)
+        for frame in (scan.positions if positions is None else positions)
+    ]
 
 
 @dataclass(frozen=True)
@@ -35,22 +62,42 @@ class Subject:
     version: int
     identity: str
 
+    def key(self, frame: Frame | Scan) -> str:
+        """Return the record key of a structure, or of a scan as a whole: a hash of subject and geometry.
+
+        Cell and periodic directions count only where there are any, so that a molecule is the same molecule
+        in whatever box it was read from.
+        """
+        sha = self._head(frame)
+        sha.update(_bytes(frame.positions, "<f8"))
+        return str(sha.hexdigest())
+
     def keys(self, scan: Scan, positions: Floats) -> list[str]:
-        """Return the record key of every structure on a path (P, N, 3): a hash of subject and geometry."""
-        words = (self.protocol, self.version, self.identity, scan.charge, scan.multiplicity)
-        head = hashlib.sha256("/".join(map(str, words)).encode())
-        head.update(np.ascontiguousarray(scan.numbers, dtype="<i8").tobytes())
+        """Return the record key of every structure on a path (P, N, 3)."""
+        head = self._head(scan)
         keys = []
-        for frame in np.ascontiguousarray(positions, dtype="<f8"):
+        for frame in positions:
             sha = head.copy()
-            sha.update(frame.tobytes())
+            sha.update(_bytes(frame, "<f8"))
             keys.append(sha.hexdigest())
         return keys
 
     def items(self, scan: Scan, positions: Floats) -> Iterator[Item]:
         """Yield one item per structure on a path."""
-        for key, frame in zip(self.keys(scan, positions), positions, strict=True):
-            yield Item(key, Frame(scan.numbers, frame, scan.charge, scan.multiplicity))
+        for key, frame in zip(self.keys(scan, positions), frames_of(scan, positions), strict=True):
+            yield Item(key, frame)
+
+    def _head(self, frame: Frame | Scan) -> Any:
+        words = (self.protocol, self.version, self.identity, frame.charge, frame.multiplicity)
+        head = hashlib.sha256("/".join(map(str, words)).encode())
+        head.update(_bytes(frame.numbers, "<i8"))
+        if frame.pbc.any():
+            head.update(_bytes(frame.cell, "<f8") + _bytes(frame.pbc, "?"))
+        return head
+
+
+def _bytes(array: Ints | Floats | Bools, dtype: str) -> bytes:
+    return np.ascontiguousarray(array, dtype=dtype).tobytes()
 
 
 def energies_and_forces(records: Sequence[Record]) -> tuple[Floats, Floats]:

@@ -1,33 +1,45 @@
 """A local pool of worker processes that outlives whatever happens inside one of them.
 
-A worker that dies, hangs or runs out of memory costs the task it was working on, which comes back as a `Lost`
-with the reason; the pool starts a new worker and goes on.
+Each worker is one process at the end of its own pipe and shares nothing with the others. One that dies, hangs
+or runs out of memory costs the task it was working on, which comes back as a `Lost` with the reason; a fresh
+worker takes its place.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
 import multiprocessing
 import os
+import pickle
 import signal
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
-
-from pebble import ProcessExpired, ProcessPool
+import threading
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
 
 Task = TypeVar("Task")
+Results = Generator[tuple[Task, Any], None, None]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
+GIB = 2**30
+
+FAILED_STARTS = 3
+"""Workers that may end before they are ready, one after the other, before that is an error."""
+
+LEAVE_SECONDS = 5.0
+"""How long a worker that has nothing left to do may take to end by itself."""
+
+_NOTHING = object()
+
 
 class Job(Protocol):
-    """What a worker does: hashable and picklable; built once in each worker, then called for every task."""
-
-    def __hash__(self) -> int: ...
+    """What a worker does: picklable; built once in each worker, then called for every task."""
 
     def build(self) -> Callable[[Any], Any]:
         """Load the model or engine and return the function that works on one task."""
@@ -36,108 +48,316 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class Lost:
-    """A task that ended with its worker; `reason` says how."""
+    """A task that ended with its worker.
+
+    Args:
+        reason: how it ended.
+        culprit: "task" if it ran out of its own time, "worker" if its process died while working on it,
+            perhaps because of it, "machine" if the pilot job or node under the worker went away.
+    """
 
     reason: str
+    culprit: Literal["task", "worker", "machine"] = "worker"
+
+
+class Executor(Protocol):
+    """Whatever runs tasks: processes here (`PoolSettings`) or pilot jobs on a cluster (`ParslSettings`)."""
+
+    def map(self, job: Job, tasks: Iterable[Task], scratch: Path) -> Results[Task]:
+        """Yield each task with its result or a `Lost`, in the order of completion.
+
+        Args:
+            job: what each worker does.
+            tasks: taken one by one as workers become free, and asked again while anything is in flight even
+                after they ran dry: a lost task may come back through them.
+            scratch: folder for the executor's own logs, made if needed.
+
+        Raises:
+            Exception: what `job.build()` or the task's function raised; a task that may fail returns its
+                failure.
+            ValueError: no worker can be started.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """How a pool runs.
+    """How a pool of processes on this machine runs.
 
     Args:
-        workers: processes; 0 works in this process.
+        workers: processes; 0 works in this process, without any limit.
         threads: of each worker (OpenMP, MKL, OpenBLAS).
         timeout: seconds one task may take; None for no limit.
-        recycle: tasks after which a worker is replaced by a fresh one; 0 for never.
+        recycle: items after which a worker is replaced by a fresh one; 0 for never.
+        memory: GiB of data one worker may hold; None for no limit.
     """
 
     workers: int = 1
     threads: int = 1
     timeout: float | None = None
     recycle: int = 0
+    memory: float | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.threads < 1 or self.recycle < 0:
             raise ValueError(f"workers ≥ 0, threads ≥ 1 and recycle ≥ 0 are needed, got {self}")
+        for name in ("timeout", "memory"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} > 0 is needed, or None for no limit; got {value}")
+
+    def map(self, job: Job, tasks: Iterable[Task], scratch: Path) -> Results[Task]:
+        """Run tasks in processes of this machine, as `Executor.map` says; nothing is written to `scratch`."""
+        return run_pool(job, tasks, self)
 
 
-def run_pool(job: Job, tasks: Iterable[Task], settings: PoolSettings) -> Iterator[tuple[Task, Any | Lost]]:
-    """Yield each task with its result, in the order of completion.
-
-    Args:
-        job: what each worker does.
-        tasks: taken one by one, never more than a few ahead of the workers.
-        settings: number of workers, threads, limits.
-
-    Raises:
-        Exception: what `job.build()` or the task's function raised; a task that may fail returns its failure.
-    """
+def run_pool(job: Job, tasks: Iterable[Task], settings: PoolSettings) -> Results[Task]:
+    """Yield each task with its result or a `Lost`, as `Executor.map` says."""
     if settings.workers == 0:
         work = job.build()
         for task in tasks:
             yield task, work(task)
         return
-    with _threads(settings.threads):
-        pool = ProcessPool(
-            max_workers=settings.workers,
-            max_tasks=settings.recycle,
-            initializer=_leave_signals_to_the_driver,
-            context=multiprocessing.get_context("spawn"),
-        )
-        try:
-            yield from _drain(pool, job, iter(tasks), settings)
-            pool.close()
-        finally:
-            pool.stop()
-            pool.join()
-
-
-def _drain(
-    pool: Any, job: Job, tasks: Iterator[Task], settings: PoolSettings
-) -> Iterator[tuple[Task, Any | Lost]]:
-    """Keep every worker busy with one more task waiting behind it."""
-    pending: dict[Future[Any], Task] = {}
-    while True:
-        for task in itertools.islice(tasks, 2 * settings.workers - len(pending)):
-            pending[pool.schedule(_work, args=(job, task), timeout=settings.timeout)] = task
-        if not pending:
-            return
-        for future in wait(pending, return_when=FIRST_COMPLETED).done:
-            yield pending.pop(future), _result(future, settings)
-
-
-def _result(future: Future[Any], settings: PoolSettings) -> Any | Lost:
+    crew = _Crew(job, settings)
+    iterator = iter(tasks)
+    finished: list[tuple[Task, Any]] = []
     try:
-        return future.result()
-    except TimeoutError:
-        return Lost(f"timed out after {settings.timeout:g} s")
-    except ProcessExpired as error:
-        code = error.exitcode
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-        hint = " (often: out of memory)" if code == -signal.SIGKILL else ""
-        return Lost(f"the worker process was {how}{hint}" if code < 0 else f"the worker process {how}")
+        while crew.employ(iterator) or finished:
+            yield from finished
+            finished = crew.wait()
+    finally:
+        crew.dismiss()
 
 
-@functools.cache
-def _built(job: Job) -> Callable[[Any], Any]:
-    return job.build()
+class _Crew:
+    """The workers of a pool; each has a task as long as there are any."""
+
+    def __init__(self, job: Job, settings: PoolSettings) -> None:
+        self.job, self.settings = job, settings
+        self.workers: list[_Worker] = []
+        self.idle: list[_Worker] = []
+        self.leaving: list[_Worker] = []
+        self.failed_starts = 0
+
+    def employ(self, tasks: Iterator[Any]) -> bool:
+        """Give a task to every worker that is free or can be added; return whether any has one."""
+        while len(self.workers) < self.settings.workers:
+            task = next(tasks, _NOTHING)
+            if task is _NOTHING:
+                break
+            self._give(task, self.idle.pop() if self.idle else _Worker(self.job, self.settings))
+        return bool(self.workers)
+
+    def _give(self, task: Any, worker: _Worker) -> None:
+        self.workers.append(worker)
+        worker.task = task
+        if worker.ready:
+            worker.begin()
+
+    def wait(self) -> list[tuple[Any, Any]]:
+        """Return the tasks that end next with their results."""
+        finished: list[tuple[Any, Any]] = []
+        while self.workers and not finished:
+            soonest = min(worker.deadline for worker in self.workers)
+            seconds = None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
+            heard = set(wait([worker.pipe for worker in self.workers], seconds))
+            for worker in list(self.workers):
+                if worker.pipe in heard:
+                    self._listen(worker, finished)
+                elif time.monotonic() >= worker.deadline:
+                    worker.kill()
+                    self.workers.remove(worker)
+                    reason = f"timed out after {self.settings.timeout:g} s"
+                    finished.append((worker.task, Lost(reason, "task")))
+        return finished
+
+    def _listen(self, worker: _Worker, finished: list[tuple[Any, Any]]) -> None:
+        try:
+            what, content = worker.pipe.recv()
+        except (EOFError, OSError):
+            self.workers.remove(worker)
+            code = worker.end()
+            if worker.ready:
+                finished.append((worker.task, Lost(_death(code, self.settings.memory))))
+            else:
+                self._start_again(worker.task, code)
+            return
+        if what == "ready":
+            self.failed_starts = 0
+            worker.begin()
+        elif what == "raised":
+            raise content
+        else:
+            self.workers.remove(worker)
+            finished.append((worker.task, content))
+            worn = self.settings.recycle and worker.items >= self.settings.recycle
+            if worn:
+                worker.pipe.close()
+                self.leaving = [*(old for old in self.leaving if old.process.is_alive()), worker]
+            else:
+                self.idle.append(worker)
+
+    def _start_again(self, task: Any, code: int) -> None:
+        """A worker that ended before it began took nothing with it, but it must not go on like that."""
+        self.failed_starts += 1
+        if self.failed_starts >= FAILED_STARTS:
+            raise ValueError(
+                f"no worker process can be started: {self.failed_starts} in a row ended with code {code} "
+                "before their first task; what they said is above (a script needs "
+                "`if __name__ == '__main__':`)"
+            )
+        self._give(task, _Worker(self.job, self.settings))
+
+    def dismiss(self) -> None:
+        """End all workers, at once where they are still working."""
+        for worker in self.workers:
+            worker.kill()
+        for worker in self.idle:
+            worker.pipe.close()
+        for worker in (*self.idle, *self.leaving):
+            worker.end()
 
 
-def _work(job: Job, task: Any) -> Any:
-    return _built(job)(task)
+@dataclass(eq=False)
+class _Worker:
+    """One process, the pipe to it, and the task it has."""
+
+    job: Job
+    settings: PoolSettings
+    task: Any = None
+    items: int = 0
+    ready: bool = False
+    deadline: float = float("inf")
+    pipe: Connection = field(init=False)
+    process: SpawnProcess = field(init=False)
+
+    def __post_init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        arguments = (theirs, self.job, self.settings.memory, os.getpid())
+        self.process = context.Process(target=_serve, args=arguments, daemon=True)
+        with _threads(self.settings.threads):
+            self.process.start()
+        theirs.close()
+
+    def begin(self) -> None:
+        """Work on the task; the process is ready for it."""
+        self.ready = True
+        self.items += len(self.task) if isinstance(self.task, Sized) else 1
+        self.deadline = time.monotonic() + (self.settings.timeout or float("inf"))
+        try:
+            self.pipe.send(self.task)
+        except (BrokenPipeError, ConnectionResetError):  # it died while idle, and its pipe says so next
+            self.ready = False
+
+    def end(self) -> int:
+        """Wait a little for the process to end by itself, then end it; return its exit code."""
+        self.process.join(LEAVE_SECONDS)
+        return self.kill()
+
+    def kill(self) -> int:
+        """End the process and the programs it started; return its exit code."""
+        self.process.kill()
+        self.process.join()
+        if self.process.pid:
+            with suppress(ProcessLookupError):  # nothing is left of the group it led
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.pipe.close()
+        return self.process.exitcode or 0
 
 
-def _leave_signals_to_the_driver() -> None:
-    """A terminal's Ctrl-C reaches every process; only the driver decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _death(code: int, memory: float | None) -> str:
+    """Say how a worker process died."""
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+    limit = "" if memory is None else f"; the limit is {memory:g} GiB"
+    hint = f" (often: out of memory{limit})" if code == -signal.SIGKILL or limit else ""
+    return f"the worker process {how}{hint}"
+
+
+def _serve(pipe: Connection, job: Job, memory: float | None, parent: int) -> None:
+    """Be a worker: build the job, say so, then answer one task after the other until the pipe closes."""
+    os.setpgid(0, 0)  # a signal from the terminal reaches only the driver, which decides what it means
+    exit_with(parent)
+    _limit_memory(memory)
+    try:
+        work = job.build()
+        pipe.send(("ready", None))
+        while (task := _next_task(pipe)) is not _NOTHING:
+            pipe.send(("done", work(task)))
+    except BaseException as error:  # noqa: BLE001 (the driver raises it)
+        with suppress(OSError):  # the driver is gone
+            pipe.send(("raised", _portable(error)))
+
+
+def _next_task(pipe: Connection) -> Any:
+    try:
+        return pipe.recv()
+    except (EOFError, OSError):
+        return _NOTHING
+
+
+def _portable(error: BaseException) -> BaseException:
+    """Return an exception that survives the pipe, with its traceback as a note."""
+    text = traceback.format_exc()
+    try:
+        if not isinstance(error, Exception):
+            raise TypeError("an exit of the worker is none of the driver")
+        error = pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 (some exceptions cannot be pickled, or not read back)
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(f"in a worker process:\n{text}")
+    return error
+
+
+def exit_with(parent: int) -> None:
+    """Let this process group end within a second of its parent process, however that ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="exit with the parent").start()
+
+
+def _limit_memory(gib: float | None) -> None:
+    """Limit the data segment of this process: heap and private writable mappings, which is where arrays live.
+
+    The limit of the whole address space would count what is only reserved or shared too: thread stacks, the
+    allocator's arenas, mapped libraries and a GPU's gigabytes of addresses.
+    """
+    if gib is not None:
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        wanted = int(gib * GIB)
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def out_of_memory() -> str:
+    """Return the reason of a `MemoryError` in this process, with the limit it ran into."""
+    try:
+        import resource
+    except ImportError:  # not on this platform
+        return "out of memory"
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    known = "" if limit == resource.RLIM_INFINITY else f": limit {limit / GIB:g} GiB per worker"
+    return f"out of memory{known}"
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
     """Set the thread variables that workers inherit, and put back what was there."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(count)))
+    with environment(dict.fromkeys(THREAD_VARIABLES, str(count))):
+        yield
+
+
+@contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes started inside, and put back what was there."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:

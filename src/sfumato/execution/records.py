@@ -178,14 +178,21 @@ class RecordFile:
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
-        except OSError:
+        except OSError as error:
             os.truncate(self.path, length)
-            raise
+            raise self._full(error) from None
         self.records.update({record["key"]: record for record in records})
 
     def sync(self) -> None:
         """Wait until everything appended is on disk."""
-        os.fsync(self._file.fileno())
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._full(error) from None
+
+    def _full(self, error: OSError) -> OSError:
+        advice = "all that finished before is kept; make room, then run the same command again"
+        return OSError(error.errno, f"{error.strerror}; {advice}", str(self.path))
 
     def close(self) -> None:
         """Sync and close."""

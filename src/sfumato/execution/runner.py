@@ -6,14 +6,15 @@ import signal
 import threading
 import time
 import traceback
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from types import FrameType
 from typing import Any
 
-from sfumato.execution.pool import Job, Lost, PoolSettings, run_pool
+from sfumato.execution.pool import Executor, Job, Lost, PoolSettings, out_of_memory
 from sfumato.execution.records import Record, RecordFile, failed
 
 SYNC_SECONDS = 1.0
@@ -22,6 +23,12 @@ CHUNK_SECONDS = 0.2
 """Quick items travel together, about this long, so that handing them over costs next to nothing."""
 
 MAX_CHUNK = 256
+
+DEATHS = 2
+"""A worker that dies may have been killed for another's sake; the second death is the item's own failure."""
+
+MACHINE_LOSSES = 3
+"""How often items go back to the workers after a machine under them was lost, before the run leaves them."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +73,17 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+class UnfinishedError(ValueError):
+    """Items were lost again and again with the machines they ran on; they have no record, only delay."""
+
+
 def run(
     job: Job,
     items: Sequence[Item],
     file: RecordFile,
     *,
     chunk: int = 1,
-    pool: PoolSettings = PoolSettings(),  # noqa: B008 (frozen)
+    pool: Executor = PoolSettings(),  # noqa: B008 (frozen)
     retry_failed: bool = False,
     watch: Watch = lambda tally: None,
 ) -> Tally:
@@ -83,7 +94,7 @@ def run(
         items: all items of the run; those with a record in `file` are skipped.
         file: open for appending.
         chunk: items handed to a worker at once, at least; more where they take under `CHUNK_SECONDS`.
-        pool: workers, threads, limits.
+        pool: who works: processes here (`PoolSettings`) or pilot jobs (`ParslSettings`).
         retry_failed: work again on items whose record is a failure.
         watch: called after every chunk with the tally so far.
 
@@ -91,16 +102,20 @@ def run(
         The final tally.
 
     Raises:
-        Stopped: on SIGINT or SIGTERM, after the record file was synced.
+        Stopped: on SIGINT or SIGTERM; everything finished is in the record file.
         OSError: the disk is full or gone; everything appended before is kept.
+        UnfinishedError: all else is done, but some items were lost with their machines; run again.
+        ValueError: the workers cannot be started.
     """
-    todo = [item for item in _unique(items) if _wanted(file.records.get(item.key), retry_failed)]
+    todo = [item for item in _unique(items) if wanted(file.records.get(item.key), retry_failed)]
     total = len({item.key for item in items})
     tally = Tally(total=total, skipped=total - len(todo))
     watch(tally)
     start = synced = time.perf_counter()
-    with stop_signals():
-        for records in _results(job, todo, Pace(chunk), pool):
+    tasks = _Tasks(todo, Pace(chunk))
+    with stop_signals(), closing(pool.map(job, tasks, file.path.with_suffix(".logs"))) as results:
+        for task, result in results:
+            records = tasks.settle(task, result)
             file.append(records)
             now = time.perf_counter()
             if now - synced > SYNC_SECONDS:
@@ -114,22 +129,58 @@ def run(
                     tally.last_failure = record["reason"]
             watch(tally)
     file.sync()
+    if tasks.undone:
+        raise UnfinishedError(
+            f"{len(tasks.undone)} items were lost {MACHINE_LOSSES} times with the machine they ran on "
+            f"(last: {tasks.last_loss}); all else is done. The same command tries them again."
+        )
     return tally
 
 
-def _results(job: Job, todo: Sequence[Item], pace: Pace, pool: PoolSettings) -> Iterator[list[Record]]:
-    """Yield records chunk by chunk; items lost together with a worker are tried again one by one."""
-    suspects: list[Item] = []
-    for task, result in run_pool(job, pace.chunks(todo), pool):
+class _Tasks:
+    """The chunks of a run: new ones at the learned pace, then those that were lost."""
+
+    def __init__(self, todo: Sequence[Item], pace: Pace) -> None:
+        self.pace = pace
+        self.undone: list[Item] = []
+        self.last_loss = ""
+        self._fresh = pace.chunks(todo)
+        self._again: deque[Chunk] = deque()
+        self._losses: Counter[tuple[str, str]] = Counter()
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self
+
+    def __next__(self) -> Chunk:
+        if (chunk := next(self._fresh, None)) is not None:
+            return chunk
+        if self._again:
+            return self._again.popleft()
+        raise StopIteration  # for now: a chunk in flight may be lost and come back
+
+    def settle(self, chunk: Chunk, result: list[Record] | Lost) -> list[Record]:
+        """Return the records to keep; what was lost is tried again, or at some point no more."""
         if not isinstance(result, Lost):
-            pace.learn(result)
-            yield result
-        elif len(task) > 1:
-            suspects += task
+            self.pace.learn(result)
+            return result
+        losses = {item.key: self._count(item, result) for item in chunk}
+        if result.culprit == "machine":
+            self.last_loss = result.reason
+            if max(losses.values()) < MACHINE_LOSSES:
+                self._again.append(chunk)
+            else:
+                self.undone += chunk
+        elif len(chunk) > 1:  # one by one, which shows whose fault it was
+            self._again += [(item,) for item in chunk]
+        elif result.culprit == "task" or losses[chunk[0].key] >= DEATHS:
+            return [failed(chunk[0].key, result.reason)]
         else:
-            yield [failed(task[0].key, result.reason)]
-    if suspects:
-        yield from _results(job, suspects, Pace(1, alone=True), pool)
+            self._again.append(chunk)
+        return []
+
+    def _count(self, item: Item, loss: Lost) -> int:
+        self._losses[item.key, loss.culprit] += 1
+        return self._losses[item.key, loss.culprit]
 
 
 def each(items: Chunk, work: Callable[[Item], Record]) -> list[Record]:
@@ -142,7 +193,7 @@ def _guarded(item: Item, work: Callable[[Item], Record]) -> Record:
     try:
         return work(item)
     except Exception as error:  # noqa: BLE001 (a failed item is a record with its reason, whatever it was)
-        reason = "out of memory" if isinstance(error, MemoryError) else f"{type(error).__name__}: {error}"
+        reason = out_of_memory() if isinstance(error, MemoryError) else f"{type(error).__name__}: {error}"
         seconds = time.perf_counter() - start
         return failed(item.key, reason, seconds=seconds, traceback=traceback.format_exc(limit=-4))
 
@@ -167,7 +218,8 @@ def stop_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _wanted(record: Record | None, retry_failed: bool) -> bool:
+def wanted(record: Record | None, retry_failed: bool) -> bool:
+    """Return whether an item with this record, or with none, is still to be worked on."""
     return record is None or (retry_failed and record["status"] != "ok")
 
 
@@ -186,13 +238,12 @@ class Pace:
 
     least: int
     size: int = 0
-    alone: bool = False
 
     def learn(self, records: list[Record]) -> None:
         """Take note of how long items take."""
         seconds = sum(record["seconds"] for record in records) / len(records)
         fitting = CHUNK_SECONDS / seconds if seconds > 0 else MAX_CHUNK
-        self.size = 1 if self.alone else int(min(fitting, MAX_CHUNK))
+        self.size = int(min(fitting, MAX_CHUNK))
 
     def chunks(self, items: Iterable[Item]) -> Iterator[Chunk]:
         """Cut items into chunks, each as large as the pace at that moment says."""
