@@ -62,9 +62,31 @@ def neighbor_pairs(structure: Batch | System, cutoff: float) -> Pairs:
         ValueError: a cutoff that is not positive and finite; a position that is not finite or so far
             away that distances are no longer known; periodic cell vectors that are not independent.
     """
-    if not (np.isfinite(cutoff) and cutoff > 0):
-        raise ValueError(f"cutoff: expected a positive length in Å, got {cutoff}")
     batch = Batch.of([structure]) if isinstance(structure, System) else structure
+    half = half_pairs(batch, cutoff)
+    i, j = np.concatenate([half.i, half.j]), np.concatenate([half.j, half.i])
+    shift = np.concatenate([half.shift, -half.shift])
+    # One order whatever found the pairs, so that sums over neighbours round the same way every time.
+    order = np.lexsort((*shift.T[::-1], j, i))
+    return Pairs(i[order], j[order], shift[order])
+
+
+def half_pairs(batch: Batch, cutoff: float | Floats) -> Pairs:
+    """Find all pairs closer than a cutoff, each in one of its two directions.
+
+    Args:
+        batch: as for `neighbor_pairs`.
+        cutoff: Å, one for all or one for each structure.
+
+    Returns:
+        Of (i, j, S) and (j, i, −S) one, in any order.
+
+    Raises:
+        ValueError: as for `neighbor_pairs`.
+    """
+    cutoffs = np.broadcast_to(np.asarray(cutoff, dtype=float), len(batch))
+    if not (np.isfinite(cutoffs) & (cutoffs > 0)).all():
+        raise ValueError(f"cutoff: expected a positive length in Å, got {cutoff}")
     lost = ~(np.abs(batch.positions) <= FARTHEST).all(axis=1)
     if lost.any():
         bad = int(np.argmax(lost))
@@ -72,28 +94,26 @@ def neighbor_pairs(structure: Batch | System, cutoff: float) -> Pairs:
             f"positions: atom {bad} of the batch is at {batch.positions[bad].tolist()} Å; "
             f"coordinates must be finite and within ±{FARTHEST:g} Å"
         )
-    found = [np.zeros((0, 5), dtype=np.int64)]
+    found = [(np.zeros((0, 2), dtype=np.int64), np.zeros((0, 3), dtype=np.int64))]
     for k, (start, stop) in enumerate(zip(batch.offsets, batch.offsets[1:])):
         if start < stop:
-            table = _table(batch.positions[start:stop], batch.cell[k], batch.pbc[k], float(cutoff))
-            found.append(table + np.array([start, start, 0, 0, 0]))
-    rows = np.concatenate(found)
-    # One order whatever found the pairs, so that sums over neighbours round the same way every time.
-    rows = rows[np.lexsort(rows.T[::-1])]
-    return Pairs(rows[:, 0], rows[:, 1], rows[:, 2:])
+            atoms, shift = _table(batch.positions[start:stop], batch.cell[k], batch.pbc[k], float(cutoffs[k]))
+            found.append((atoms + start, shift))
+    atoms, shift = (np.concatenate(parts) for parts in zip(*found))
+    return Pairs(atoms[:, 0], atoms[:, 1], shift)
 
 
-def _table(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) -> Ints:
-    """Return the (P, 5) pairs i, j, S of one structure, in any order."""
+def _table(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) -> tuple[Ints, Ints]:
+    """Return (H, 2) i, j and (H, 3) S of the pairs of one structure, each once, in any order."""
     # Not at the top of the file: importing vesin imports torch.
     from vesin import NeighborList
 
     box, radius = _search(positions, cell, pbc, cutoff)
     # One thread: workers run side by side, and a list that takes every core would slow all of them.
-    finder = NeighborList(cutoff=radius, full_list=True, n_threads=1)
-    pairs, shift, distance = finder.compute(positions, box, True, "PSd")
-    table: Ints = np.concatenate([pairs.astype(np.int64), shift], axis=1)[distance < cutoff]
-    return table
+    finder = NeighborList(cutoff=radius, full_list=False, n_threads=1)
+    pairs, shift, distance = finder.compute(positions, box, True, "PSd", copy=False)
+    near = distance < cutoff
+    return pairs[near].astype(np.int64), shift[near].astype(np.int64)
 
 
 def _search(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) -> tuple[Floats, float]:
