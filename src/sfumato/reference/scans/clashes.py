@@ -1,0 +1,140 @@
+"""Atoms that come too close in the frames of a scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import covalent_radii
+from numpy.typing import ArrayLike
+from scipy.spatial.distance import pdist
+
+from sfumato.graph.neighbors import neighbor_pairs
+from sfumato.reference.scans.network import named, radii_sums
+from sfumato.systems import Bools, Floats, Ints, System
+
+CLASH_FACTOR = 0.9
+"""A scan is rejected if any pair but the scanned one comes closer than this times its radii sum."""
+
+STILL = 1e-6
+"""Å; a pair whose distance varies less along a scan is not changed by it."""
+
+
+@dataclass(frozen=True)
+class Clash:
+    """The pair of atoms that comes closest, in units of its radii sum, and closer than allowed.
+
+    Args:
+        i: first atom.
+        j: second atom.
+        frame: the frame in which it happens.
+        distance: Å.
+        limit: the distance allowed, Å.
+    """
+
+    i: int
+    j: int
+    frame: int
+    distance: float
+    limit: float
+
+    def told(self, numbers: Ints) -> str:
+        """Return it in words."""
+        return (
+            f"clash: atoms {named(numbers, self.i)} and {named(numbers, self.j)} are "
+            f"{self.distance:.3f} Å apart in frame {self.frame}, closer than {self.limit:.3f} Å"
+        )
+
+
+def clashes(numbers: Ints, positions: Floats, bond: ArrayLike, factor: float = CLASH_FACTOR) -> Clash | None:
+    """Find the worst approach of any pair of atoms, the scanned bond apart, in the frames of a bond scan.
+
+    Pairs inside one fragment count too, although they keep their distance: so it is in the source and in
+    its data, whose closest pairs pile up just above 0.900. A molecule with a C=O or C≡C bond, shorter than
+    0.9 times its radii sum at rest, therefore gives no scan at all.
+
+    Args:
+        numbers: (N,) atomic numbers.
+        positions: (F, N, 3) Å.
+        bond: (2,) the scanned bond, the one pair that is left out.
+        factor: allowed distance in sums of covalent radii.
+
+    Returns:
+        The pair and frame with the smallest ratio of distance to radii sum, or None if all are allowed.
+
+    Source: Liu et al. 2026, App. A, step 3.
+    """
+    sums = radii_sums(numbers)
+    first, second = np.triu_indices(len(numbers), 1)
+    i, j = sorted(np.asarray(bond).tolist())
+    ratio = np.array([pdist(frame) for frame in positions]) / sums
+    ratio[:, (first == i) & (second == j)] = np.inf
+    if not ratio.size or ratio.min() >= factor:
+        return None
+    frame, pair = np.unravel_index(int(ratio.argmin()), ratio.shape)
+    return Clash(
+        i=int(first[pair]),
+        j=int(second[pair]),
+        frame=int(frame),
+        distance=float(ratio[frame, pair] * sums[pair]),
+        limit=float(factor * sums[pair]),
+    )
+
+
+def pairs_across(system: System, moving: Bools, reach: float) -> tuple[Ints, Ints, Floats]:
+    """List the pairs of an atom that stays and an atom that moves, in a crystal with all near images.
+
+    Args:
+        system: any structure.
+        moving: (N,) the atoms that move; their images move with them.
+        reach: Å within which images count; in a molecule every pair does.
+
+    Returns:
+        (P,) atoms that stay, (P,) atoms that move, and (P, 3) Å to add to the position of the latter.
+    """
+    if not system.pbc.any():
+        stays, moves = (grid.ravel() for grid in np.meshgrid(*map(np.flatnonzero, (~moving, moving))))
+        return stays, moves, np.zeros((len(stays), 3))
+    found = neighbor_pairs(system, reach)
+    across = ~moving[found.i] & moving[found.j]
+    return found.i[across], found.j[across], found.shift[across] @ system.cell
+
+
+def moving_clashes(
+    system: System, positions: Floats, moving: Bools, scanned: ArrayLike, factor: float = CLASH_FACTOR
+) -> Clash | None:
+    """Find the worst approach of a pair of atoms of which one moves and one stays.
+
+    Only pairs whose distance changes count: a C=O bond, shorter than 0.9 times its radii sum at rest, forbids
+    no rotation around it, and neither do the neighbours of the axis.
+
+    Args:
+        system: the structure at rest, its images laid out as in the frames.
+        positions: (F, N, 3) Å.
+        moving: (N,) the atoms that move.
+        scanned: the atoms of the coordinate; the pair of the first and the last is left out, as the scanned
+            bond is in the source.
+        factor: allowed distance in sums of covalent radii.
+
+    Returns:
+        The pair and frame with the smallest ratio of distance to radii sum, or None if all are allowed.
+    """
+    radii = covalent_radii[system.numbers]
+    farthest = float(np.linalg.norm(positions - system.positions, axis=2).max(initial=0.0))
+    stays, moves, image = pairs_across(system, moving, 2 * factor * float(radii.max()) + farthest)
+    first, *_, last = np.asarray(scanned).tolist()
+    other = ~((stays == first) & (moves == last) & (image == 0).all(axis=1))
+    stays, moves, image = stays[other], moves[other], image[other]
+    sums = radii[stays] + radii[moves]
+    low, high = np.full(len(sums), np.inf), np.zeros(len(sums))
+    when = np.zeros(len(sums), dtype=np.int64)
+    for k, frame in enumerate(positions):
+        distance = np.linalg.norm(frame[moves] + image - frame[stays], axis=1)
+        when = np.where(distance < low, k, when)
+        low, high = np.minimum(low, distance), np.maximum(high, distance)
+    ratio = np.where(high - low > STILL, low / sums, np.inf)
+    if not ratio.size or ratio.min() >= factor:
+        return None
+    worst = int(ratio.argmin())
+    i, j = sorted((int(stays[worst]), int(moves[worst])))
+    return Clash(i, j, int(when[worst]), float(low[worst]), float(factor * sums[worst]))
