@@ -1,5 +1,6 @@
 """The runner skips what is done, keeps what fails, and outlives its workers."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ import pytest
 
 from sfumato.execution.pool import Lost, PoolSettings, run_pool
 from sfumato.execution.records import Header, RecordFile, ok, read_records
-from sfumato.execution.runner import Item, Pace, Stopped, Tally, each, run
+from sfumato.execution.runner import Item, Pace, Stopped, Tally, UnfinishedError, each, run
 
 HEADER = Header("test", 1, "squares", "id")
 
@@ -36,6 +37,10 @@ class Squares:
                     raise MemoryError
                 case "die":
                     os.kill(os.getpid(), signal.SIGKILL)
+                case "die once" if self.log.read_text().split().count(item.key) == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "die once":
+                    return ok(item.key, seconds=1.0, value="alive")
                 case "exit":
                     os._exit(3)
                 case "hang":
@@ -110,6 +115,66 @@ def test_a_lost_worker_costs_only_the_item_it_had(job, file, payload, reason):
     assert tally.failed == 1
     assert re.search(reason, file.records["k1"]["reason"])
     assert [file.records[f"k{i}"]["value"] for i in (0, 2, 3)] == [1, 9, 16]
+
+
+@pytest.mark.parametrize(("payload", "tries"), [("die", 2), ("hang", 1), ("die once", 2)])
+def test_a_death_may_be_another_s_fault_but_a_time_limit_is_the_item_s_own(job, file, payload, tries):
+    run(job, items(payload), file, pool=PoolSettings(1, timeout=2.0))
+    assert job.log.read_text().split() == ["k0"] * tries
+    assert file.records["k0"]["status"] == ("ok" if payload == "die once" else "failed")
+
+
+@dataclass(frozen=True)
+class Losing:
+    """An executor that loses each task to its machine so many times before it works on it."""
+
+    losses: int
+    seen: list
+
+    def map(self, job, tasks, scratch):
+        work = job.build()
+        for task in tasks:
+            self.seen.append(task)
+            if self.seen.count(task) <= self.losses:
+                yield task, Lost("the pilot is gone", "machine")
+            else:
+                yield task, work(task)
+
+
+def test_items_lost_with_their_machine_come_back_together(job, file):
+    executor = Losing(2, [])
+    tally = run(job, items(1, 2, 3, 4), file, chunk=2, pool=executor)
+    assert (tally.done, tally.failed) == (4, 0)
+    assert [len(chunk) for chunk in executor.seen] == [2] * 6
+
+
+def test_a_lost_machine_never_makes_a_failure(job, file):
+    with pytest.raises(UnfinishedError, match=r"4 items were lost 3 times .*the pilot is gone"):
+        run(job, items(1, 2, 3, 4), file, chunk=2, pool=Losing(3, []))
+    assert file.records == {}
+    assert run(job, items(1, 2, 3, 4), file, pool=Losing(2, [])).done == 4
+
+
+def test_an_executor_gets_a_folder_beside_the_records_for_its_logs(job, file, tmp_path):
+    class Asking(Losing):
+        def map(self, job, tasks, scratch):
+            assert scratch == tmp_path / "records.logs"
+            return super().map(job, tasks, scratch)
+
+    run(job, items(1), file, pool=Asking(0, []))
+    assert not (tmp_path / "records.logs").exists()
+
+
+def test_an_error_of_the_driver_ends_the_workers_at_once(job, file):
+    def watch(tally):
+        if tally.done:
+            raise RuntimeError("watcher")
+
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError, match="watcher"):
+        run(job, items(1, "hang", "hang"), file, pool=PoolSettings(2), watch=watch)
+    assert time.monotonic() - begun < 30
+    assert multiprocessing.active_children() == []
 
 
 def test_items_lost_together_are_tried_again_one_by_one(job, file):

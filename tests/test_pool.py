@@ -1,0 +1,217 @@
+"""The pool keeps its promises whatever happens in a worker: limits, recycling, deaths, no orphans."""
+
+import os
+import pickle
+import signal
+import subprocess
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sfumato.execution.pool import GIB, Lost, PoolSettings, run_pool
+from sfumato.execution.records import ok
+from sfumato.execution.runner import Item, each
+
+
+class UnreadableError(Exception):
+    """Can be pickled but not read back."""
+
+    def __init__(self, first, second):
+        super().__init__(first)
+
+
+@dataclass(frozen=True)
+class Does:
+    """Does what the task says; `folder` is where it leaves traces."""
+
+    folder: Path = Path()
+
+    def build(self):
+        return self.work
+
+    def work(self, task):
+        if isinstance(task, np.ndarray):
+            return task.sum(), task
+        match task:
+            case "pid":
+                return os.getpid()
+            case "abort":
+                os.abort()
+            case "raise":
+                raise UnreadableError(1, 2)
+            case "leave":
+                raise SystemExit(3)
+            case "program":
+                program = subprocess.Popen(["sleep", "60"])
+                (self.folder / "program").write_text(str(program.pid))
+                time.sleep(60)
+            case _:
+                return os.getpid(), len(task)
+
+
+@dataclass(frozen=True)
+class Allocates:
+    """Makes and fills an array of so many GiB."""
+
+    def build(self):
+        def one(item):
+            return ok(item.key, seconds=1.0, sum=float(np.ones(int(item.payload * GIB / 8)).sum()))
+
+        return lambda chunk: each(chunk, one)
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Ends while it is being built, as often as `times` says."""
+
+    log: Path
+    times: int
+
+    def build(self):
+        with open(self.log, "a") as log:
+            log.write("start\n")
+        if len(self.log.read_text().split()) <= self.times:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return lambda task: task
+
+
+@dataclass(frozen=True)
+class Unbuildable:
+    def build(self):
+        raise ValueError("no such model")
+
+
+class Growing:
+    """Tasks that may run dry and come again."""
+
+    def __init__(self, *tasks):
+        self.tasks = deque(tasks)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self.tasks:
+            raise StopIteration
+        return self.tasks.popleft()
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def gone(pid, seconds=5.0):
+    end = time.monotonic() + seconds
+    while alive(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not alive(pid)
+
+
+def test_memory_beyond_the_limit_is_a_failure_that_names_it_and_the_worker_goes_on():
+    tasks = [(Item("much", 0.5),), (Item("little", 0.05),)]
+    (much,), (little,) = (result for _, result in run_pool(Allocates(), tasks, PoolSettings(1, memory=0.4)))
+    assert much["status"] == "failed"
+    assert much["reason"] == "out of memory: limit 0.4 GiB per worker"
+    assert little["status"] == "ok"
+    ((_, (free,)),) = run_pool(Allocates(), tasks[:1], PoolSettings(1))
+    assert free["sum"] == GIB / 16
+
+
+def test_a_death_under_a_memory_limit_names_the_limit():
+    ((_, lost),) = run_pool(Does(), ["abort"], PoolSettings(1, memory=2.0))
+    assert (
+        lost.reason == "the worker process was killed by SIGABRT (often: out of memory; the limit is 2 GiB)"
+    )
+    ((_, lost),) = run_pool(Does(), ["abort"], PoolSettings(1))
+    assert lost == Lost("the worker process was killed by SIGABRT", "worker")
+
+
+def test_workers_are_recycled_after_so_many_items_in_whatever_chunks():
+    chunks = [("a", "b"), ("c",), ("d", "e", "f"), ("g",), ("h", "i", "j")]
+    results = [result for _, result in run_pool(Does(), chunks, PoolSettings(1, recycle=3))]
+    pids = [pid for pid, _ in results]
+    assert [size for _, size in results] == [2, 1, 3, 1, 3]
+    assert pids[0] == pids[1]
+    assert pids[3] == pids[4]
+    assert len(set(pids)) == 3
+    assert all(not alive(pid) for pid in pids)
+
+
+def test_programs_that_a_worker_started_end_with_it(tmp_path):
+    ((_, lost),) = run_pool(Does(tmp_path), ["program"], PoolSettings(1, timeout=1.5))
+    assert lost == Lost("timed out after 1.5 s", "task")
+    assert gone(int((tmp_path / "program").read_text()))
+
+
+def test_a_worker_killed_while_idle_costs_no_task():
+    tasks = Growing("pid")
+    results = run_pool(Does(), tasks, PoolSettings(1))
+    _, first = next(results)
+    os.kill(first, signal.SIGKILL)
+    assert gone(first)
+    tasks.tasks.append("pid")
+    _, second = next(results)
+    assert isinstance(second, int)
+    assert second != first
+    assert list(results) == []
+
+
+def test_tasks_are_asked_again_after_they_ran_dry():
+    tasks = Growing(("a",), ("b",))
+    seen = []
+    for task, _ in run_pool(Does(), tasks, PoolSettings(2)):
+        seen.append(task[0])
+        if len(seen) == 2:
+            tasks.tasks.append(("c",))
+    assert sorted(seen) == ["a", "b", "c"]
+
+
+def test_tasks_and_results_larger_than_a_pipe_pass_both_ways_at_once():
+    arrays = [np.full(300_000, float(k)) for k in range(6)]
+    results = [result for _, result in run_pool(Does(), arrays, PoolSettings(2))]
+    assert sorted(total / 3e5 for total, _ in results) == [0, 1, 2, 3, 4, 5]
+    assert all(back.shape == (300_000,) for _, back in results)
+
+
+def test_a_worker_killed_while_it_starts_is_started_again(tmp_path):
+    ((task, result),) = run_pool(Starts(tmp_path / "log", 2), ["x"], PoolSettings(1))
+    assert (task, result) == ("x", "x")
+
+
+def test_workers_that_never_start_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no worker process can be started: 3 in a row ended with code -9"):
+        list(run_pool(Starts(tmp_path / "log", 99), ["x"], PoolSettings(1)))
+
+
+def test_what_the_job_raises_reaches_the_driver_with_its_traceback():
+    with pytest.raises(ValueError, match="no such model") as caught:
+        list(run_pool(Unbuildable(), ["x"], PoolSettings(1)))
+    assert "in build" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(("task", "text"), [("raise", "UnreadableError: 1"), ("leave", "SystemExit: 3")])
+def test_what_cannot_pass_the_pipe_or_must_not_end_the_driver_is_told(task, text):
+    with pytest.raises(TypeError):
+        pickle.loads(pickle.dumps(UnreadableError(1, 2)))
+    with pytest.raises(RuntimeError, match=text):
+        list(run_pool(Does(), [task], PoolSettings(1)))
+
+
+def test_an_abandoned_pool_leaves_no_process():
+    results = run_pool(Does(), [("a",), ("b",), ("c",), ("d",)], PoolSettings(2))
+    _, (pid, _) = next(results)
+    results.close()
+    assert gone(pid)
+
+
+@pytest.mark.parametrize("bad", [{"timeout": 0}, {"memory": -1.0}, {"memory": float("nan")}])
+def test_limits_are_positive(bad):
+    with pytest.raises(ValueError, match=f"{next(iter(bad))} > 0 is needed"):
+        PoolSettings(**bad)
