@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -12,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sfumato.frames import SPLITS, Category, FrameSet
-from sfumato.io.frames_hdf5 import FrameFile, read_frame_set, write_frame_set
-from sfumato.systems import Batch, Prediction, System
+from sfumato.frames import SPLITS, Category, FrameSet, split_by_molecule
+from sfumato.io import frames_hdf5
+from sfumato.io.frames_hdf5 import FrameFile, read_frame_set, write_frame_set, writing_frames
+from sfumato.systems import Batch, Prediction, System, digest
 
 coordinate = st.floats(-100, 100, width=32)
 
@@ -125,6 +127,59 @@ def test_a_molecule_in_two_splits_or_an_unknown_split_is_refused() -> None:
         replace(good, split=Category.of(["train", "valid", "test"] * 2))
 
 
+def test_a_label_may_lack_only_where_it_is_declared_and_only_in_whole_frames() -> None:
+    good = make([water(), crystal(), water(2)], np.random.default_rng(0), stress=True)
+    assert good.labels.stress is not None
+    forces, stress = good.labels.forces.copy(), good.labels.stress.copy()
+    forces[3:5], stress[2] = np.nan, np.nan
+    labels = Prediction(good.labels.energy, forces, stress)
+    lacking = replace(good, labels=labels, absent=("forces", "stress"))
+    assert lacking.has("forces").tolist() == [True, False, True]
+    assert lacking.has("stress").tolist() == [True, True, False]
+    assert make([water()], np.random.default_rng(0)).has("stress").tolist() == [False]
+    with pytest.raises(ValueError, match="frame 1 has a label that is not finite"):
+        replace(good, labels=labels, absent=("stress",))
+    with pytest.raises(ValueError, match="frame 2 has a label that is not finite"):
+        replace(good, labels=labels, absent=("forces",))
+    forces[3] = 0  # half of frame 1
+    with pytest.raises(ValueError, match="frame 1 has a label that is not finite"):
+        replace(lacking, labels=Prediction(good.labels.energy, forces, stress))
+    forces[3:5] = np.inf
+    with pytest.raises(ValueError, match="frame 1 has a label that is not finite"):
+        replace(lacking, labels=Prediction(good.labels.energy, forces, stress))
+    with pytest.raises(ValueError, match=r"'force' cannot be absent.*forces"):
+        replace(good, absent=("force",))
+
+
+def test_frames_that_are_each_their_own_molecule_are_divided_exactly() -> None:
+    words = Category.of(f"frame {k}" for k in range(500))
+    split = split_by_molecule(words, (0.9, 0.1, 0.0))
+    assert split.counts() == {"train": 450, "val": 50}
+    assert list(split) != list(split_by_molecule(words, (0.9, 0.1, 0.0), seed=1))
+    assert list(split) == list(split_by_molecule(words, (0.9, 0.1, 0.0)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=8, max_size=40), st.integers(0, 9))
+def test_molecules_stay_together_and_shares_are_kept(sizes: list[int], seed: int) -> None:
+    words = Category.of(f"m{k}" for k, size in enumerate(sizes) for _ in range(size))
+    fractions = (0.5, 0.25, 0.25)
+    split = split_by_molecule(words, fractions, seed)
+    of: dict[str, set[str]] = {}
+    for molecule, name in zip(words, split):
+        of.setdefault(molecule, set()).add(name)
+    assert all(len(names) == 1 for names in of.values())
+    for name, share in zip(SPLITS, fractions):
+        assert abs(split.counts()[name] - share * sum(sizes)) <= max(sizes)
+
+
+def test_a_division_that_cannot_be_made_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"1 molecules cannot be divided.*'val' would be empty"):
+        split_by_molecule(Category.of(["a"] * 9), (0.8, 0.1, 0.1))
+    with pytest.raises(ValueError, match="must sum to 1"):
+        split_by_molecule(Category.of(["a"] * 9), (0.8, 0.1, 0.0))
+
+
 def test_a_part_of_a_set_holds_its_frames_in_order() -> None:
     rng = np.random.default_rng(1)
     found = [water(), crystal(), water(2), System([6], [[0, 0, 0]]), water(3)]
@@ -160,6 +215,27 @@ def test_the_identity_follows_everything_that_is_learned_from() -> None:
     assert replace(base, name="renamed", provenance={}).identity == base.identity
 
 
+def test_the_identity_is_the_digest_of_the_arrays() -> None:
+    frames = make([water(), crystal()], np.random.default_rng(3))
+    batch, labels = frames.batch, frames.labels
+    parts = [
+        "none",
+        batch.numbers,
+        batch.positions.astype(np.float32),
+        batch.offsets,
+        batch.cell,
+        batch.pbc,
+        batch.charge,
+        batch.multiplicity,
+        labels.energy,
+        labels.forces.astype(np.float32),
+        "no stress",
+    ]
+    for category in (frames.molecule, frames.subset, frames.split):
+        parts += [*category.names, category.codes]
+    assert frames.identity == digest(parts)
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 
@@ -186,6 +262,75 @@ def test_frames_survive_a_file_to_the_last_bit(
         np.testing.assert_array_equal(labels.forces, part.labels.forces)
         np.testing.assert_array_equal(file.counts, [len(s) for s in found])
         assert list(file.split) == list(frames.split)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(systems(), min_size=1, max_size=8), st.booleans(), st.integers(0, 99))
+def test_a_set_written_in_pieces_is_the_set_written_at_once(
+    tmp_path_factory: pytest.TempPathFactory, found: list[System], stress: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    frames = make(found, rng, stress=stress)
+    path = tmp_path_factory.mktemp("frames") / "f.h5"
+    cuts = [0, *np.sort(rng.integers(0, len(frames) + 1, 3)).tolist(), len(frames)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames_hdf5, "HASHED_ROWS", 3)
+        with writing_frames(path, name="made", level="none", licence="CC0-1.0", source="") as writer:
+            for start, stop in pairwise(cuts):
+                part = frames.take(np.arange(start, stop))
+                writer.append(part.batch, part.labels)
+            writer.finish(frames.molecule, frames.subset, frames.split, frames.provenance)
+        with FrameFile(path) as file:
+            assert file.identity == frames.identity
+            file.verify()
+    assert read_frame_set(path).identity == frames.identity
+
+
+def test_absent_labels_survive_a_file(tmp_path: Path) -> None:
+    frames = make([water(), crystal()], np.random.default_rng(0))
+    labels = Prediction(frames.labels.energy, np.full((5, 3), np.nan))
+    frames = replace(frames, labels=labels, absent=("forces",))
+    write_frame_set(tmp_path / "f.h5", frames)
+    back = read_frame_set(tmp_path / "f.h5")
+    assert back.absent == ("forces",)
+    assert back.identity == frames.identity
+    assert not back.has("forces").any()
+
+
+def test_half_a_set_is_no_file(tmp_path: Path) -> None:
+    frames = make([water(), water(1)], np.random.default_rng(0))
+    facts = {"name": "made", "level": "none", "licence": "CC0-1.0", "source": ""}
+    with (
+        pytest.raises(ValueError, match=r"finish\(\) was not called"),
+        writing_frames(tmp_path / "f.h5", **facts) as writer,
+    ):
+        writer.append(frames.batch, frames.labels)
+    with (
+        pytest.raises(ValueError, match="a stress must be appended with all frames or with none"),
+        writing_frames(tmp_path / "f.h5", **facts) as writer,
+    ):
+        for labels in (frames.labels, Prediction(np.zeros(2), np.zeros((6, 3)), np.zeros((2, 3, 3)))):
+            writer.append(frames.batch, labels)
+    with (
+        pytest.raises(ValueError, match="2 words of molecule for 0 frames"),
+        writing_frames(tmp_path / "f.h5", **facts) as writer,
+    ):
+        writer.finish(frames.molecule, frames.subset, frames.split, {})
+    with (
+        pytest.raises(ValueError, match="level must not be empty"),
+        writing_frames(tmp_path / "f.h5", **{**facts, "level": ""}),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_verified_without_reading_it_whole(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    write_frame_set(path, make([water(k) for k in range(3)], np.random.default_rng(0)))
+    with h5py.File(path, "r+") as file:
+        file["atom/forces"][2, 1] += 1
+    with FrameFile(path) as frames, pytest.raises(ValueError, match="not those that were written"):
+        frames.verify()
 
 
 def test_a_slice_outside_the_file_is_refused(tmp_path: Path) -> None:
