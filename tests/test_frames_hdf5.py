@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from sfumato.frames import SPLITS, Category, FrameSet, split_by_molecule
 from sfumato.io import frames_hdf5
-from sfumato.io.frames_hdf5 import FrameFile, read_frame_set, write_frame_set, writing_frames
+from sfumato.io.frames_hdf5 import FrameFile, FrameWriter, read_frame_set, write_frame_set, writing_frames
 from sfumato.systems import Batch, Prediction, System, digest
 
 coordinate = st.floats(-100, 100, width=32)
@@ -297,6 +297,12 @@ def test_absent_labels_survive_a_file(tmp_path: Path) -> None:
     assert not back.has("forces").any()
 
 
+def append_with_and_without_stress(writer: FrameWriter, frames: FrameSet) -> None:
+    writer.append(frames.batch, frames.labels)
+    stress = np.zeros((len(frames), 3, 3))
+    writer.append(frames.batch, Prediction(frames.labels.energy, frames.labels.forces, stress))
+
+
 def test_half_a_set_is_no_file(tmp_path: Path) -> None:
     frames = make([water(), water(1)], np.random.default_rng(0))
     facts = {"name": "made", "level": "none", "licence": "CC0-1.0", "source": ""}
@@ -309,8 +315,7 @@ def test_half_a_set_is_no_file(tmp_path: Path) -> None:
         pytest.raises(ValueError, match="a stress must be appended with all frames or with none"),
         writing_frames(tmp_path / "f.h5", **facts) as writer,
     ):
-        for labels in (frames.labels, Prediction(np.zeros(2), np.zeros((6, 3)), np.zeros((2, 3, 3)))):
-            writer.append(frames.batch, labels)
+        append_with_and_without_stress(writer, frames)
     with (
         pytest.raises(ValueError, match="2 words of molecule for 0 frames"),
         writing_frames(tmp_path / "f.h5", **facts) as writer,
