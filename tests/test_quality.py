@@ -97,8 +97,8 @@ def test_a_torn_scan_fails_and_a_gap_does_not() -> None:
 
 def test_a_scan_of_another_bond_fails() -> None:
     report = check(morse_scan("N-O/1"))
-    assert failed(report) == ["bond types"]
-    assert statement(report, "bond types").where == "N-O/1"
+    assert failed(report) == ["types"]
+    assert statement(report, "types").where == "N-O/1"
     assert check(morse_scan("O-C/1")).passed
 
 

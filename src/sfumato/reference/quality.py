@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import atomic_masses, chemical_symbols
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import maximum_filter1d
 
 from sfumato.metrics.smoothness import work_energy_residual
+from sfumato.reference.scans import measured
 from sfumato.systems import Floats, Scan, ScanSet
 
 GRID_LIMIT = 1e-6
@@ -32,6 +33,17 @@ much by the curvature of the repulsive wall alone."""
 
 NET_FORCE_LIMIT = 0.1
 """eV/Å; quadrature grids leave up to 0.05 on BSCT-SPICE, an outer field or a missing atom far more."""
+
+NET_TORQUE_LIMIT = 0.5
+"""eV (per rad), about the centre of mass; up to 0.27 on BSCT-SPICE, half of its scans below 0.02."""
+
+SPIN_LIMIT = 0.1
+"""ħ²; what ⟨S²⟩ may differ from S(S + 1): doublets of common radicals stay below 0.05, broken symmetry adds
+about 1. A restricted singlet has exactly 0."""
+
+HYSTERESIS_LIMIT = 1e-3
+"""eV; the same state converged from either side agrees to better than 1e-5, another state rarely lies
+within 0.01."""
 
 JUMP_FLOOR = 0.010
 """eV; the largest mismatch of a clean BSCT-SPICE scan is 0.0025."""
@@ -72,12 +84,14 @@ class Jump:
         coordinate: Å, the middle of the interval.
         size: eV, signed.
         intervals: how many intervals of the scan were flagged.
+        reason: in words.
     """
 
     scan: str
     coordinate: float
     size: float
     intervals: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -90,13 +104,17 @@ class QualityReport:
         identity: of the contents.
         scans: how many.
         frames: how many, of all scans.
-        counts: scans per bond type.
+        counts: scans per type.
         atoms: smallest, mean and largest number of atoms per molecule.
         elements: symbols, by atomic number.
         unlabelled: frames without a label, by scan.
-        grid_deviation: Å, largest |bond length − coordinate| by scan.
+        grid_deviation: Å, largest |coordinate as the positions have it − coordinate as stated| by scan.
         work_energy: eV, largest residual by scan; NaN where fewer than two frames are labelled.
         net_force: eV/Å, largest net force by scan; NaN where no frame is labelled.
+        net_torque: eV (per rad), largest net torque about the centre of mass by scan of a molecule; NaN
+            likewise.
+        spin: ħ², largest |⟨S²⟩ − S(S + 1)| by scan, where the provenance has ⟨S²⟩.
+        hysteresis: eV, largest |E forward − E backward| by scan, where the provenance has it.
         jumps: scans with an energy jump.
         statements: the claims.
     """
@@ -113,6 +131,9 @@ class QualityReport:
     grid_deviation: dict[str, float]
     work_energy: dict[str, float]
     net_force: dict[str, float]
+    net_torque: dict[str, float]
+    spin: dict[str, float]
+    hysteresis: dict[str, float]
     jumps: tuple[Jump, ...]
     statements: tuple[Statement, ...]
 
@@ -142,9 +163,9 @@ def energy_jumps(scan: Scan) -> Floats:
         scan: at least four labelled frames.
 
     Returns:
-        (L − 1,) eV for L labelled frames: E_{i+1} − E_i − ∫ g db, with g = −F·dx/db joined by a cubic
-        spline, where that exceeds both `JUMP_FLOOR` and `JUMP_RATIO` times the difference between spline
-        and trapezoid within two intervals, the measure of what the grid leaves out; else 0. On the 100
+        (L − 1,) eV for L labelled frames: E_{i+1} − E_i − ∫ g db, b the coordinate, with g = −F·dx/db joined
+        by a cubic spline, where that exceeds both `JUMP_FLOOR` and `JUMP_RATIO` times the difference between
+        spline and trapezoid within two intervals, the measure of what the grid leaves out; else 0. On the 100
         frames of BSCT-SPICE nothing is flagged, and of jumps put in at random all of 30 meV and 95 % of
         15 meV are found; on its every 2nd, 3rd, 5th or 10th frame nothing is flagged either.
 
@@ -155,7 +176,9 @@ def energy_jumps(scan: Scan) -> Floats:
     if keep.sum() < 4:
         raise ValueError(f"scan {scan.name}: {int(keep.sum())} labelled frames; at least 4 are needed")
     b, E = scan.coordinate[keep], scan.energy[keep]
-    slope = -(scan.forces[keep] * np.gradient(scan.positions[keep], b, axis=0)).sum(axis=(1, 2))
+    # Of second order at the ends too: on an arc a plain difference would mix in the force along the radius.
+    step = np.gradient(scan.positions[keep], b, axis=0, edge_order=2)
+    slope = -(scan.forces[keep] * step).sum(axis=(1, 2))
     work = np.diff(CubicSpline(b, slope).antiderivative()(b))
     trapezoid = 0.5 * (slope[1:] + slope[:-1]) * np.diff(b)
     left_out = maximum_filter1d(np.abs(work - trapezoid), 5, mode="nearest")
@@ -169,13 +192,32 @@ def _jump(scan: Scan) -> Jump | None:
     if not jumps.any():
         return None
     b, k = scan.coordinate[scan.labelled], int(np.abs(jumps).argmax())
-    return Jump(scan.name, float(b[k : k + 2].mean()), float(jumps[k]), int(np.count_nonzero(jumps)))
+    size, intervals = float(jumps[k]), int(np.count_nonzero(jumps))
+    more = f" (the largest of {intervals} such steps)" if intervals > 1 else ""
+    reason = (
+        f"energy jumps by {size:+.3f} eV between {b[k]:.3f} and {b[k + 1]:.3f} Å, which the forces do not "
+        f"explain: another SCF solution{more}"
+    )
+    return Jump(scan.name, float(b[k : k + 2].mean()), size, intervals, reason)
+
+
+def discontinuity(scan: Scan) -> str | None:
+    """Say why a labelled scan must be dropped for a discontinuous energy.
+
+    Args:
+        scan: any scan; with fewer than four labelled frames nothing can be said.
+
+    Returns:
+        The reason, or None if the energy is as continuous as the grid can tell.
+
+    Source: Liu et al. 2026, Appendix A, step 6.
+    """
+    jump = _jump(scan)
+    return None if jump is None else jump.reason
 
 
 def _grid_deviation(scan: Scan) -> float:
-    i, j = scan.atoms
-    lengths = np.linalg.norm(scan.positions[:, j] - scan.positions[:, i], axis=1)
-    return float(np.abs(lengths - scan.coordinate).max(initial=0.0))
+    return float(np.abs(measured(scan) - scan.coordinate).max(initial=0.0))
 
 
 def _work_energy(scan: Scan) -> float:
@@ -193,8 +235,41 @@ def _net_force(scan: Scan) -> float:
     return float(np.linalg.norm(scan.forces[scan.labelled].sum(axis=1), axis=1).max())
 
 
+def _net_torque(scan: Scan) -> float:
+    if not scan.labelled.any():
+        return math.nan
+    x, mass = scan.positions[scan.labelled], atomic_masses[scan.numbers][:, None]
+    arms = x - (mass * x).sum(axis=1, keepdims=True) / mass.sum()
+    torque = np.cross(arms, scan.forces[scan.labelled]).sum(axis=1)
+    return float(np.linalg.norm(torque, axis=1).max())
+
+
+def _noted(scan_set: ScanSet, key: str) -> dict[str, Floats]:
+    """Return what the provenance notes by scan: one number, or one per frame with null where none is."""
+    noted = scan_set.provenance.get(key, {})
+    try:
+        return {
+            scan.name: np.atleast_1d(np.array(noted[scan.name], dtype=float))
+            for scan in scan_set
+            if scan.name in noted
+        }
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"scan set {scan_set.name!r}: {key} of the provenance: {error}") from None
+
+
+def _largest(values: Floats) -> float:
+    return float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else math.nan
+
+
+def _spin(scan_set: ScanSet) -> dict[str, float]:
+    noted = _noted(scan_set, "spin_squared")
+    spin = {scan.name: (scan.multiplicity - 1) / 2 for scan in scan_set}
+    return {name: _largest(values - spin[name] * (spin[name] + 1)) for name, values in noted.items()}
+
+
 def _misnamed(scan: Scan) -> bool:
-    return sorted(scan.stratum.split("-")) != sorted(chemical_symbols[z] for z in scan.numbers[scan.atoms])
+    symbols, said = [chemical_symbols[z] for z in scan.numbers[scan.atoms]], scan.stratum.split("-")
+    return said not in (symbols, symbols[::-1])
 
 
 def _at_most(name: str, claim: str, by_scan: Mapping[str, float], limit: float, unit: str = "") -> Statement:
@@ -205,36 +280,43 @@ def _at_most(name: str, claim: str, by_scan: Mapping[str, float], limit: float, 
     return Statement(name, claim, value <= limit, value, limit, unit, where)
 
 
-def _statements(
-    scan_set: ScanSet, report: Mapping[str, Any], expected: Mapping[str, int] | None
-) -> tuple[Statement, ...]:
+def _contents(
+    scan_set: ScanSet, found: Mapping[str, Any], expected: Mapping[str, int] | None
+) -> list[Statement]:
+    """State that the set contains what it should."""
     shares = {scan.name: float(1.0 - scan.labelled.mean()) if len(scan) else 1.0 for scan in scan_set}
     misnamed = [scan.name for scan in scan_set if _misnamed(scan)]
-    residuals = [value for value in report["work_energy"].values() if not math.isnan(value)]
-    median = float(np.median(residuals)) if residuals else math.nan
-    jumps = {jump.scan: abs(jump.size) for jump in report["jumps"]}
     statements = [
         _at_most("labels", "no scan lacks more than 5 % of its labels", shares, UNLABELLED_LIMIT),
         Statement(
-            "bond types",
-            "every scan is of the bond its name says",
+            "types",
+            "every scan is of the elements its name says",
             not misnamed,
             len(misnamed),
             0,
             where=next(iter(misnamed), ""),
         ),
-        _at_most("grid", "bond lengths are those of the grid", report["grid_deviation"], GRID_LIMIT, "Å"),
-        Statement(
-            "work–energy",
-            "energies are the work of the forces (median of the largest residual per scan)",
-            median <= WORK_ENERGY_LIMIT,
-            median,
-            WORK_ENERGY_LIMIT,
-            "eV",
-        ),
-        _at_most(
-            "net force", "forces add up to nearly nothing", report["net_force"], NET_FORCE_LIMIT, "eV/Å"
-        ),
+        _at_most("grid", "positions are those of the grid", found["grid_deviation"], GRID_LIMIT, "Å"),
+    ]
+    if expected is not None:
+        counts = found["counts"]
+        off = {kind: abs(counts.get(kind, 0) - expected.get(kind, 0)) for kind in {*counts, *expected}}
+        where = max(off, key=off.__getitem__, default="")
+        total = sum(off.values())
+        claim = "it has as many scans of each type as published"
+        statements.insert(0, Statement("counts", claim, total == 0, total, 0, where=where if total else ""))
+    return statements
+
+
+def _labels(found: Mapping[str, Any]) -> list[Statement]:
+    """State that the labels are those of one smooth energy and its forces; only what is known counts."""
+    residuals = [value for value in found["work_energy"].values() if not math.isnan(value)]
+    median = float(np.median(residuals)) if residuals else math.nan
+    jumps = {jump.scan: abs(jump.size) for jump in found["jumps"]}
+    claim = "energies are the work of the forces (median of the largest residual per scan)"
+    statements = [
+        Statement("work–energy", claim, median <= WORK_ENERGY_LIMIT, median, WORK_ENERGY_LIMIT, "eV"),
+        _at_most("net force", "forces add up to nearly nothing", found["net_force"], NET_FORCE_LIMIT, "eV/Å"),
         Statement(
             "jumps",
             "no scan has an energy jump (another solution of the self-consistent field)",
@@ -244,14 +326,14 @@ def _statements(
             where=max(jumps, key=jumps.__getitem__, default=""),
         ),
     ]
-    if expected is not None:
-        found = report["counts"]
-        off = {bond: abs(found.get(bond, 0) - expected.get(bond, 0)) for bond in {*found, *expected}}
-        where = max(off, key=off.__getitem__, default="")
-        total = sum(off.values())
-        claim = "it has as many scans of each bond type as published"
-        statements.insert(0, Statement("counts", claim, total == 0, total, 0, where=where if total else ""))
-    return tuple(statements)
+    for key, claim, limit, unit in (
+        ("net_torque", "forces do not turn the molecule", NET_TORQUE_LIMIT, "eV"),
+        ("spin", "⟨S²⟩ is that of the spin asked for", SPIN_LIMIT, "ħ²"),
+        ("hysteresis", "energies are the same forward and backward", HYSTERESIS_LIMIT, "eV"),
+    ):
+        if found[key]:
+            statements.append(_at_most(key.replace("_", " "), claim, found[key], limit, unit))
+    return statements
 
 
 def check_scans(scan_set: ScanSet, expected: Mapping[str, int] | None = None) -> QualityReport:
@@ -259,13 +341,13 @@ def check_scans(scan_set: ScanSet, expected: Mapping[str, int] | None = None) ->
 
     Args:
         scan_set: the scans.
-        expected: number of scans of each bond type, where it is known.
+        expected: number of scans of each type, where it is known.
 
     Returns:
         Contents, measured values by scan, and statements with their limits.
 
     Raises:
-        ValueError: a set without scans.
+        ValueError: a set without scans, or one whose provenance notes something else than numbers.
 
     Source:
         Liu et al. 2026, Appendix A, step 6 (scans with discontinuous energies are to be excluded).
@@ -279,6 +361,9 @@ def check_scans(scan_set: ScanSet, expected: Mapping[str, int] | None = None) ->
         "grid_deviation": {scan.name: _grid_deviation(scan) for scan in scan_set},
         "work_energy": {scan.name: _work_energy(scan) for scan in scan_set},
         "net_force": {scan.name: _net_force(scan) for scan in scan_set},
+        "net_torque": {scan.name: _net_torque(scan) for scan in scan_set if not scan.pbc.any()},
+        "spin": _spin(scan_set),
+        "hysteresis": {name: _largest(gap) for name, gap in _noted(scan_set, "hysteresis").items()},
         "jumps": tuple(jump for scan in scan_set if (jump := _jump(scan)) is not None),
     }
     return QualityReport(
@@ -294,6 +379,6 @@ def check_scans(scan_set: ScanSet, expected: Mapping[str, int] | None = None) ->
             for scan in scan_set
             if not scan.labelled.all()
         },
-        statements=_statements(scan_set, found, expected),
+        statements=(*_contents(scan_set, found, expected), *_labels(found)),
         **found,
     )
