@@ -79,13 +79,11 @@ def read_molecules(path: str | Path, *, seed: int = 0) -> Molecules:
         is kept.
 
     Raises:
-        ValueError: no such file, one of which nothing can be read, a negative seed, or RDKit is missing.
+        ValueError: no such file, one of which nothing can be read, a seed out of range, or RDKit is missing.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    if seed < 0:
-        raise ValueError(f"seed: must not be negative, got {seed}")
     suffix = path.suffix.lower()
     if suffix in SMILES_SUFFIXES:
         entries = _smiles_entries(path, seed)
@@ -239,12 +237,12 @@ def conformers(molecule: Molecule, count: int, *, seed: int = 0) -> Floats:
         numbers = molecule.system.numbers
         maps = [] if graph is None else [atom.GetAtomMapNum() for atom in graph.GetAtoms()]
         if sorted(maps) != list(range(1, len(numbers) + 1)):
-            raise MoleculeError(f"{molecule.name}: its SMILES does not map the {len(numbers)} atoms")
+            raise MoleculeError("its SMILES does not map every atom")
         graph = chem.RenumberAtoms(graph, np.argsort(maps).tolist())
         for atom in graph.GetAtoms():
             atom.SetAtomMapNum(0)
         if [atom.GetAtomicNum() for atom in graph.GetAtoms()] != numbers.tolist():
-            raise MoleculeError(f"{molecule.name}: its SMILES maps other elements than the structure has")
+            raise MoleculeError("its SMILES maps other elements than the structure has")
         return np.stack([g.GetConformer().GetPositions() for g in _embedded(chem, graph, count, seed)])
 
 
@@ -258,11 +256,13 @@ def _embedded(chem: Any, graph: Any, count: int, seed: int) -> list[Any]:
     """Return copies of a graph with hydrogens, each with one relaxed conformer, the lowest first."""
     from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
+    if not 0 <= seed < 2**31 - 1:
+        raise ValueError(f"seed: must lie in 0…2³¹−2, got {seed}")
     pieces = len(chem.GetMolFrags(graph))
     if pieces > 1:
         raise MoleculeError(f"it holds {pieces} separate molecules; give each on its own")
     parameters: Any = rdDistGeom.ETKDGv3()
-    parameters.randomSeed = seed
+    parameters.randomSeed = seed + 1  # RDKit multiplies it by the conformer's number: 0 makes all alike
     try:
         ids = list(rdDistGeom.EmbedMultipleConfs(graph, count, parameters))
         if not ids:

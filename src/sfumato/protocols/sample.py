@@ -190,15 +190,16 @@ def _minima(molecule: Molecule, engine: Engine, sampling: Sampling) -> tuple[lis
     system = molecule.system
     periodic = bool(system.pbc.any())
     starts = [system]
+    reasons: list[str] = []
+    alone = ""
     if sampling.conformers > 1 and molecule.smiles and not periodic:
         try:
             more = conformers(molecule, 4 * sampling.conformers, seed=sampling.seed)
             starts += [replace(system, positions=positions) for positions in more]
-        except MoleculeError:
-            pass  # no graph to make conformers from: the given structure is the only one
+        except MoleculeError as error:
+            alone = f"conformers: {error}"
     graph = None if periodic else _bonds(molecule)
     minima: list[System] = []
-    reasons: list[str] = []
     for k in np.flatnonzero(make.distinct(starts, ALIKE)):
         if len(minima) == sampling.conformers:
             break
@@ -213,7 +214,7 @@ def _minima(molecule: Molecule, engine: Engine, sampling: Sampling) -> tuple[lis
             minima.append(found)
     if not minima:
         raise ValueError(f"no minimum: {reasons[0]}")
-    return minima, [f"conformer: {reason}" for reason in reasons]
+    return minima, [alone] * bool(alone) + [f"conformer: {reason}" for reason in reasons]
 
 
 def _bonds(molecule: Molecule) -> Ints:
@@ -247,7 +248,7 @@ def group(molecule: Molecule) -> str:
     if molecule.smiles:
         return canonical_smiles(molecule.smiles)
     formula = Formula(str(Symbols(molecule.system.numbers)))
-    return str(formula.reduce()[0] if molecule.system.pbc.any() else formula).format("hill")
+    return str((formula.reduce()[0] if molecule.system.pbc.any() else formula).format("hill"))
 
 
 def sample(
