@@ -354,4 +354,7 @@ def check_categories(
     pairs = np.unique(np.stack([molecule.codes, split.codes]), axis=1)
     twice = np.flatnonzero(np.bincount(pairs[0]) > 1)
     if len(twice):
-        raise ValueError(f"{what}{molecule.names[twice[0]]!r} is in two splits; put it in one")
+        raise ValueError(
+            f"{what}{molecule.names[twice[0]]!r} is in two splits; put it in one, or name "
+            "as molecules what may be divided"
+        )

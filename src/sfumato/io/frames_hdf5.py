@@ -180,7 +180,7 @@ class FrameWriter:
 
     def finish(
         self, molecule: Category, subset: Category, split: Category, provenance: dict[str, Any]
-    ) -> None:
+    ) -> str:
         """Write what is known of all frames together, and the identity.
 
         Args:
@@ -188,6 +188,9 @@ class FrameWriter:
             subset: of each frame.
             split: of each frame.
             provenance: everything else that made the set (JSON types only).
+
+        Returns:
+            The identity, as of a `FrameSet` of the same frames.
 
         Raises:
             ValueError: categories that do not fit, or provenance that JSON cannot express.
@@ -211,7 +214,9 @@ class FrameWriter:
             file.create_dataset(
                 f"{key}/codes", data=codes, maxshape=(None,), compression="gzip", shuffle=True
             )
-        file.attrs["identity"] = _identity(file, (molecule, subset, split))
+        identity = _identity(file, (molecule, subset, split))
+        file.attrs["identity"] = identity
+        return identity
 
 
 def _identity(file: h5py.File, categories: Sequence[Category]) -> str:
