@@ -1,0 +1,200 @@
+"""Whatever is killed, and whenever: the finished store is the one of an undisturbed run, bit by bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sfumato.execution.campaign import label
+from sfumato.execution.pool import PoolSettings
+from sfumato.execution.records import read_records
+from sfumato.reference.engines import make_engine
+from sfumato.systems import System
+
+SLOW = """
+import time
+from dataclasses import dataclass, replace
+from sfumato.reference.engines import TBLite
+
+@dataclass(frozen=True)
+class SlowGFN2(TBLite):
+    '''GFN2-xTB that takes its time and leaves a line for every structure it has labelled.'''
+    log: str = ""
+
+    def label(self, system, guess=None):
+        time.sleep(0.1)
+        result = super().label(system, guess)
+        with open(self.log, "a") as log:
+            log.write(f"{result.energy!r}\\n")
+        return replace(result, seconds=0.1)
+"""
+
+DRIVE = """
+import resource, sys
+from pathlib import Path
+from sfumato.execution.campaign import label
+from sfumato.execution.parsl import ParslSettings
+from sfumato.execution.pool import PoolSettings
+from sfumato.execution.runner import Stopped
+from slow import SlowGFN2
+sys.path.append({root!r})
+from tests.test_campaign_kills import water
+
+if __name__ == "__main__":
+    store, how, count, file_size = sys.argv[1:]
+    executor = PoolSettings(int(how)) if how.isdigit() else ParslSettings(Path(how))
+    if int(file_size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(file_size), int(file_size)))
+    try:
+        label(water(int(count)), SlowGFN2(log="labelled.txt"), Path(store), executor=executor)
+    except Stopped as stopped:
+        sys.exit(stopped.exit_code)
+    except OSError as error:
+        sys.exit(f"{{error.filename}}: {{error.strerror}}")
+"""
+
+
+def water(count):
+    """Distorted water molecules, always the same."""
+    rng = np.random.default_rng(7)
+    base = np.array([[0, 0, 0], [0, 0.76, 0.59], [0, -0.76, 0.59]])
+    return [System(np.array([8, 1, 1]), base + 0.05 * rng.normal(size=(3, 3))) for _ in range(count)]
+
+
+class Campaign:
+    """A campaign in a process of its own that can be killed and started again."""
+
+    def __init__(self, folder, how, count=24):
+        self.folder, self.how, self.count = folder, how, count
+        (folder / "slow.py").write_text(SLOW)
+        (folder / "drive.py").write_text(DRIVE.format(root=str(Path(__file__).parents[1])))
+        self.store = folder / "store"
+
+    def start(self, file_size=0):
+        command = [sys.executable, "drive.py", self.store, self.how, str(self.count), str(file_size)]
+        environment = os.environ | {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def finish(self):
+        process = self.start()
+        errors = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, errors
+
+    @property
+    def records(self):
+        path = self.store / "records" / "GFN2-xTB.jsonl"
+        return read_records(path)[1] if path.exists() and b"\n" in path.read_bytes() else {}
+
+    @property
+    def labelled(self):
+        log = self.folder / "labelled.txt"
+        return log.read_text().split() if log.exists() else []
+
+    def wait_for(self, count, seconds=120):
+        end = time.monotonic() + seconds
+        while len(self.records) < count:
+            assert time.monotonic() < end, "the campaign makes no records"
+            time.sleep(0.02)
+
+    def compare(self, tmp_path):
+        """Compare with an undisturbed run of the plain engine in one worker."""
+        engine = make_engine("tblite", "GFN2-xTB")
+        expected = label(water(self.count), engine, tmp_path / "undisturbed", executor=PoolSettings(1))
+        found = self.records
+        assert set(found) == {record["key"] for record in expected}
+        for record in expected:
+            assert found[record["key"]]["energy"] == record["energy"]
+            assert found[record["key"]]["forces"] == record["forces"]
+
+
+def processes():
+    """Every process as {pid: (parent, command line)}."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")")[-1].split()[1])
+            found[int(folder.name)] = parent, (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def workers_of(pid):
+    return [child for child, (parent, line) in processes().items() if parent == pid and "spawn_main" in line]
+
+
+def test_killed_workers_leave_no_trace(tmp_path):
+    campaign = Campaign(tmp_path, "2")
+    process = campaign.start()
+    for count in (1, 7, 13):
+        campaign.wait_for(count)
+        os.kill(workers_of(process.pid)[0], signal.SIGKILL)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, errors
+    campaign.compare(tmp_path)
+    assert len(campaign.labelled) >= campaign.count
+
+
+def test_a_driver_killed_at_any_moment_leaves_no_trace(tmp_path):
+    campaign = Campaign(tmp_path, "2")
+    for count in (0, 1, 12):
+        finished = set(campaign.records)
+        labelled = len(campaign.labelled)
+        process = campaign.start()
+        campaign.wait_for(count)
+        process.kill()
+        process.communicate()
+        energies = {repr(campaign.records[key]["energy"]) for key in finished}
+        assert not energies & set(campaign.labelled[labelled:])
+    campaign.finish()
+    campaign.compare(tmp_path)
+    in_flight, self_tests = 3 * 2 * 2, 4 * 2  # two chunks of two, and two molecules at each start
+    assert len(campaign.labelled) <= campaign.count + in_flight + self_tests
+
+
+def test_a_file_that_may_not_grow_keeps_everything_finished(tmp_path):
+    campaign = Campaign(tmp_path, "2")
+    process = campaign.start(file_size=6000)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "GFN2-xTB.jsonl: File too large; all that finished before is kept; make room" in errors
+    finished = campaign.records
+    assert 5 < len(finished) < 24
+    labelled = len(campaign.labelled)
+    campaign.finish()
+    assert not {repr(record["energy"]) for record in finished.values()} & set(campaign.labelled[labelled:])
+    campaign.compare(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_keeps_everything_finished(tmp_path):
+    campaign = Campaign(tmp_path, "2", count=40)
+    campaign.store.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(campaign.store)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        process = campaign.start()
+        errors = process.communicate(timeout=120)[1]
+        assert process.returncode == 1
+        assert "No space left on device; all that finished before is kept; make room" in errors
+        assert 5 < len(campaign.records) < 40
+        resize = ["mount", "-o", "remount,size=1m", str(campaign.store)]
+        subprocess.run(resize, check=True)
+        campaign.finish()
+        campaign.compare(tmp_path)
+    finally:
+        subprocess.run(["umount", str(campaign.store)], check=True)
