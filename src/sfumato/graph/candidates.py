@@ -27,20 +27,17 @@ class Candidates:
         i: (H,) one atom.
         j: (H,) the other.
         shift: (H, 3) the cell vectors to add to atom j.
+        distance: (H,) Å, where they were found, in double precision.
     """
 
     i: Tensor
     j: Tensor
     shift: Tensor
+    distance: Tensor
 
-    def distances(self, positions: Tensor, cell: Tensor, system: Tensor) -> Tensor:
-        """Return (H,) lengths in Å, in double precision."""
-        crossing = torch.nonzero(self.shift.any(1))[:, 0]
-        vectors = pair_vectors(
-            positions.detach().double(), cell.detach().double(), system, self.i, self.j, self.shift, crossing
-        )
-        lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1)
-        return lengths
+    def lengths(self, positions: Tensor, cell: Tensor, system: Tensor) -> Tensor:
+        """Return (H,) distances in Å where the atoms are now, in double precision."""
+        return _lengths(positions, cell, system, self.i, self.j, self.shift)
 
 
 def pair_vectors(
@@ -108,26 +105,34 @@ def find_candidates(
     )
     whole = settings.horizon + skin
     radius = _first_radius(batch, settings, skin)
-    found = _search(batch, radius, positions.device)
+    found = _search(batch, radius, positions, cell, system)
     if (radius < whole).any():
-        distance = found.distances(positions, cell, system)
         # Where an edge could not be lost, less what two distances can lose against each other.
         end = torch.from_numpy(radius).to(positions.device)[system] - 4 * settings.d0 - 4 * skin
         rank = sum(
-            torch.bincount(atom, step((end[atom] - distance) / settings.d0, settings), minlength=len(end))
+            torch.bincount(
+                atom, step((end[atom] - found.distance) / settings.d0, settings), minlength=len(end)
+            )
             for atom in (found.i, found.j)
         )
         short = system[rank + settings.rank_offset < settings.k * settings.f_max].cpu().numpy()
         if (radius[short] < whole).any():
             radius[short] = whole
-            found = _search(batch, radius, positions.device)
+            found = _search(batch, radius, positions, cell, system)
     return found
 
 
-def _search(batch: Batch, radius: Floats, device: torch.device) -> Candidates:
+def _search(batch: Batch, radius: Floats, positions: Tensor, cell: Tensor, system: Tensor) -> Candidates:
     pairs = half_pairs(batch, radius)
-    i, j, shift = (torch.from_numpy(part).to(device) for part in (pairs.i, pairs.j, pairs.shift))
-    return Candidates(i, j, shift)
+    i, j, shift = (torch.from_numpy(part).to(positions.device) for part in (pairs.i, pairs.j, pairs.shift))
+    return Candidates(i, j, shift, _lengths(positions, cell, system, i, j, shift))
+
+
+def _lengths(positions: Tensor, cell: Tensor, system: Tensor, i: Tensor, j: Tensor, shift: Tensor) -> Tensor:
+    crossing = torch.nonzero(shift.any(1))[:, 0]
+    precise = positions.detach().double(), cell.detach().double()
+    lengths: Tensor = torch.linalg.vector_norm(pair_vectors(*precise, system, i, j, shift, crossing), dim=1)
+    return lengths
 
 
 def _first_radius(batch: Batch, settings: GraphSettings, skin: float) -> Floats:
@@ -164,18 +169,23 @@ def possible_edges(
         (H,) for the edge i → j, and (H,) for j → i.
     """
     least, width = _least_ranks(pairs, distance, atoms, settings, skin)
-    near = torch.nonzero(distance < settings.f_max * settings.cutoff + skin)[:, 0]
-    place = ((distance[near] - 2 * skin) / width).clamp(min=0).long()
-    by_i, by_j = least[pairs.i[near], place], least[pairs.j[near], place]
-    length = (distance[near] - skin).clamp(min=0)
-    forward = torch.zeros(len(distance), dtype=torch.bool, device=distance.device)
+    place = ((distance - 2 * skin) / width).clamp_(min=0).long()
+    by_i, by_j = (least.view(-1).index_select(0, end * least.shape[1] + place) for end in (pairs.i, pairs.j))
+    length = (distance - skin).clamp_(min=0)
     if settings.mode == "mutual":
-        forward[near] = envelope_bias(by_i, by_j, length, settings) > -math.inf
-        return forward, forward
-    backward = forward.clone()
-    forward[near] = envelope_bias(by_i, None, length, settings) > -math.inf
-    backward[near] = envelope_bias(by_j, None, length, settings) > -math.inf
-    return forward, backward
+        both = _may_weigh(by_i, by_j, length, settings)
+        return both, both
+    return _may_weigh(by_i, None, length, settings), _may_weigh(by_j, None, length, settings)
+
+
+def _may_weigh(rank_out: Tensor, rank_in: Tensor | None, length: Tensor, settings: GraphSettings) -> Tensor:
+    """Return (H,) where e > 0, looking only where no single term of f is f_max already."""
+    most = rank_out if rank_in is None else torch.maximum(rank_out, rank_in)
+    may = (most < settings.k * settings.f_max) & (length < settings.cutoff * settings.f_max)
+    near = torch.nonzero(may)[:, 0]
+    by_target = None if rank_in is None else rank_in[near]
+    may[near] = envelope_bias(rank_out[near], by_target, length[near], settings) > -math.inf
+    return may
 
 
 def _least_ranks(

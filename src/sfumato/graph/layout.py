@@ -45,8 +45,8 @@ class Topology:
         pair_target: (P,) j.
         pair_shift: (P, 3) S: the neighbour is at pos_j + S·cell.
         crossing: the pairs whose S is not 0.
-        place: (P,) each pair's place in the flattened (N, width) table of distances, edges of a row first.
-        width: the columns of that table.
+        place: (P,) each pair's place in the flattened (N, T) table of distances.
+        columns: T, and how many of the first columns hold all edges.
         reverse: (E,) edge (i → j, S) ↔ edge (j → i, −S): its own inverse in "mutual" mode; −1 where the
             reversed edge is absent in "out" mode.
         out_slots: (N, K) the tokens of each atom's out-neighbourhood: itself, then its edges by distance.
@@ -61,7 +61,7 @@ class Topology:
     pair_shift: Tensor
     crossing: Tensor
     place: Tensor
-    width: int
+    columns: tuple[int, int]
     reverse: Tensor
     out_slots: Tensor
     in_slots: Tensor
@@ -137,10 +137,10 @@ def index_stage(
         ValueError: what `neighbor_pairs` refuses.
     """
     candidates = find_candidates(positions, cell, pbc, system, settings, skin)
-    return select_edges(candidates, positions, cell, numbers, system, settings, skin, bucket)
+    distance = candidates.distance
+    return _topology(candidates, distance, numbers, system, len(cell), settings, skin, bucket)
 
 
-@torch.no_grad()
 def select_edges(
     candidates: Candidates,
     positions: Tensor,
@@ -148,148 +148,174 @@ def select_edges(
     numbers: Tensor,
     system: Tensor,
     settings: GraphSettings,
-    skin: float = 0.0,
     bucket: int = 1,
 ) -> Topology:
-    """Choose the edges among candidates, which may have been found with a skin, before atoms moved.
+    """Find the edges among candidates found with a skin, as long as no atom has moved by half of it.
 
     Arguments and result are those of `index_stage`.
     """
+    distance = candidates.lengths(positions, cell, system)
+    return _topology(candidates, distance, numbers, system, len(cell), settings, 0.0, bucket)
+
+
+@torch.no_grad()
+def _topology(
+    candidates: Candidates,
+    distance: Tensor,
+    numbers: Tensor,
+    system: Tensor,
+    n_systems: int,
+    settings: GraphSettings,
+    skin: float,
+    bucket: int,
+) -> Topology:
     atoms = len(numbers)
-    distance = candidates.distances(positions, cell, system)
     pairs = _rows(candidates, distance, atoms, settings, skin)
-    if skin == 0:
-        pairs = pairs._replace(edge=_with_weight(pairs, 2 * len(distance), atoms, settings))
-    column, width = _columns(pairs.source, pairs.edge, atoms)
-    edges = torch.nonzero(pairs.edge)[:, 0]
-    order = torch.cat([edges, torch.nonzero(~pairs.edge)[:, 0]])
-    source, target, shift = pairs.source[order], pairs.target[order], pairs.shift[order]
-    reverse = _reverse(pairs.name[edges], 2 * len(distance))
-    rows = source[: len(edges)]
-    number = torch.arange(len(edges), device=rows.device)
-    out_slots = _slots(rows, column[edges], number, atoms, bucket)
+    edges = pairs.edges if skin else _with_weight(pairs, atoms, settings)
+    witness = torch.ones_like(pairs.source, dtype=torch.bool).index_fill_(0, edges, False)
+    order = torch.cat([edges, torch.nonzero(witness)[:, 0]])
+    source, name = pairs.source[order], pairs.name[order]
+    back = name >= len(distance)
+    half = name - back * len(distance)
+    i, j, shift = (part.index_select(0, half) for part in (candidates.i, candidates.j, candidates.shift))
+    target = torch.where(back, i, j)
+    shift[back] *= -1
+    reverse = _reverse(name[: len(edges)], 2 * len(distance))
+    rows, number = source[: len(edges)], torch.arange(len(edges), device=source.device)
     if settings.mode == "mutual":
-        in_slots = _slots(rows, column[edges], reverse, atoms, bucket)
+        in_slots = _slots(rows, reverse, atoms, bucket)
     else:
-        rows, number = torch.sort(target[: len(edges)], stable=True)
-        in_slots = _slots(rows, _columns(rows, number >= 0, atoms)[0], number, atoms, bucket)
+        in_slots = _slots(*torch.sort(target[: len(edges)], stable=True), atoms, bucket)
     return Topology(
         numbers=numbers,
         system=system,
-        n_systems=len(cell),
+        n_systems=n_systems,
         pair_source=source,
         pair_target=target,
         pair_shift=shift,
         crossing=torch.nonzero(shift.any(1))[:, 0],
-        place=source * width + column[order],
-        width=width,
+        place=pairs.place[order],
+        columns=pairs.columns,
         reverse=reverse,
-        out_slots=out_slots,
+        out_slots=_slots(rows, number, atoms, bucket),
         in_slots=in_slots,
     )
 
 
 class _Pairs(NamedTuple):
-    """Directed pairs sorted by source, then possible edges first, then distance; `name` knows the reverse."""
+    """Directed pairs sorted by source, then possible edges first, then distance.
+
+    Args:
+        source: (P,).
+        distance: (P,) Å.
+        name: (P,) h for the candidate i → j, H + h for j → i.
+        names: 2H.
+        edges: which are possible edges.
+        place: (P,) in the flattened (N, T) table of distances.
+        columns: T, and how many of the first columns hold all possible edges.
+    """
 
     source: Tensor
-    target: Tensor
-    shift: Tensor
     distance: Tensor
-    edge: Tensor
     name: Tensor
+    names: int
+    edges: Tensor
+    place: Tensor
+    columns: tuple[int, int]
 
 
 def _rows(
     candidates: Candidates, distance: Tensor, atoms: int, settings: GraphSettings, skin: float
 ) -> _Pairs:
     """Return the possible edges and their witnesses: all that 4 d0 can reach from the longest edge."""
-    i, j = candidates.i, candidates.j
-    forward, backward = possible_edges(candidates, distance, atoms, settings, skin)
+    ends, edges = (candidates.i, candidates.j), possible_edges(candidates, distance, atoms, settings, skin)
     reach = distance.new_full((atoms,), -math.inf)
-    for atom, edge in ((i, forward), (j, backward)):
-        reach.scatter_reduce_(0, atom[edge], distance[edge], "amax")
+    for end, edge in zip(ends, edges):
+        chosen = torch.nonzero(edge)[:, 0]
+        reach.scatter_reduce_(0, end[chosen], distance[chosen], "amax")
     if settings.rank == "sigmoid":
-        reach = torch.where(reach > 0, math.inf, reach)
+        reach[reach > 0] = math.inf
     reach += 4 * settings.d0 + 2 * skin
-    there, back = (torch.nonzero(distance < reach[atom])[:, 0] for atom in (i, j))
-    source, half = torch.cat([i[there], j[back]]), torch.cat([there, back])
-    edge, length = torch.cat([forward[there], backward[back]]), distance[half]
+    forth, back = (torch.nonzero(distance < reach.index_select(0, end))[:, 0] for end in ends)
+    source = torch.cat([ends[0].index_select(0, forth), ends[1].index_select(0, back)])
+    edge = torch.cat([edges[0].index_select(0, forth), edges[1].index_select(0, back)])
+    length = distance.index_select(0, torch.cat([forth, back]))
     # One sort by three keys: what is added to the row is below ½, so distances count to 1e-9 Å.
     key = source + 0.5 * ~edge + length * (0.49 / (length.max() if len(length) else 1.0))
     order = torch.argsort(key)
+    source, possible = source.index_select(0, order), torch.nonzero(edge.index_select(0, order))[:, 0]
+    count, ranked = (torch.bincount(row, minlength=atoms) for row in (source, source[possible]))
+    width = int(count.max()) if atoms else 0
     return _Pairs(
-        source=source[order],
-        target=torch.cat([j[there], i[back]])[order],
-        shift=torch.cat([candidates.shift[there], -candidates.shift[back]])[order],
-        distance=length[order],
-        edge=edge[order],
-        name=torch.cat([there, back + len(distance)])[order],
+        source=source,
+        distance=length.index_select(0, order),
+        name=torch.cat([forth, back + len(distance)]).index_select(0, order),
+        names=2 * len(distance),
+        edges=possible,
+        place=source * width + _within(source, count),
+        columns=(width, int(ranked.max()) if atoms else 0),
     )
 
 
-def _columns(source: Tensor, edge: Tensor, atoms: int) -> tuple[Tensor, int]:
-    """Return the place of each pair in its row, edges first, in their order, and the longest row."""
-    first = edge.long()
-    count, ahead = torch.bincount(source, minlength=atoms), torch.cumsum(first, 0) - first
+def _within(row: Tensor, count: Tensor) -> Tensor:
+    """Return the place of each within its row, rows being sorted."""
     start = torch.cumsum(count, 0) - count
-    edges = torch.bincount(source[edge], minlength=atoms)
-    ahead = ahead - (torch.cumsum(edges, 0) - edges)[source]
-    place = torch.arange(len(source), device=source.device) - start[source]
-    return torch.where(edge, ahead, edges[source] + place - ahead), int(count.max()) if atoms else 0
+    return torch.arange(len(row), device=row.device) - start.index_select(0, row)
+
+
+def _with_weight(pairs: _Pairs, atoms: int, settings: GraphSettings) -> Tensor:
+    """Return which of the possible edges have e > 0, f being known to 1e-6."""
+    distance, edges = pairs.distance.float(), pairs.edges
+    ends = pairs.source.index_select(0, edges), pairs.place.index_select(0, edges)
+    rank = _ranks(distance, pairs.place, ends, atoms, pairs.columns, settings)
+    length = distance.index_select(0, edges)
+    if settings.mode == "out":
+        return edges[envelope_bias(rank, None, length, settings) > -math.inf]
+    reverse = _reverse(pairs.name.index_select(0, edges), pairs.names)
+    weighty = envelope_bias(rank, rank[reverse], length, settings) > -math.inf
+    return edges[weighty & weighty[reverse]]  # both or none, whatever the rounding
 
 
 def _reverse(name: Tensor, names: int) -> Tensor:
     """Return where each edge's reverse is; names of opposite directions differ by half of all names."""
     number = torch.full((names,), -1, device=name.device)
     number[name] = torch.arange(len(name), device=name.device)
-    return number[(name + names // 2) % names]
+    return number[torch.where(name < names // 2, name + names // 2, name - names // 2)]
 
 
-def _with_weight(pairs: _Pairs, names: int, atoms: int, settings: GraphSettings) -> Tensor:
-    """Return which of the possible edges have e > 0."""
-    column, width = _columns(pairs.source, pairs.edge, atoms)
-    rank = _ranks(pairs.distance, pairs.source * width + column, (atoms, width), pairs.edge, settings)
-    rank_in = None
-    if settings.mode == "mutual":
-        reverse = _reverse(pairs.name[pairs.edge], names)
-        rank_in = rank[reverse]
-    weighty = envelope_bias(rank, rank_in, pairs.distance[pairs.edge], settings) > -math.inf
-    if settings.mode == "mutual":
-        weighty &= weighty[reverse]  # whatever the rounding
-    edge = pairs.edge.clone()
-    edge[pairs.edge] = weighty
-    return edge
-
-
-def _slots(row: Tensor, column: Tensor, edge: Tensor, atoms: int, bucket: int) -> Tensor:
-    """Return (N, K) rows of the token array: the atom itself, its edges, and the dummy."""
-    longest = int(column.max()) + 1 if len(column) else 0
-    wide = -(-(1 + longest) // bucket) * bucket
-    slots = torch.full((atoms, wide), atoms + len(edge), device=row.device)
+def _slots(row: Tensor, edge: Tensor, atoms: int, bucket: int) -> Tensor:
+    """Return (N, K) rows of the token array, for edges sorted by row: the atom, its edges, the dummy."""
+    count = torch.bincount(row, minlength=atoms)
+    wide = 1 + int(count.max()) if atoms else 1
+    slots = torch.full((atoms, -(-wide // bucket) * bucket), atoms + len(edge), device=row.device)
     slots[:, 0] = torch.arange(atoms, device=row.device)
-    slots[row, 1 + column] = atoms + edge
+    slots[row, 1 + _within(row, count)] = atoms + edge
     return slots
 
 
 def _ranks(
-    distance: Tensor, place: Tensor, shape: tuple[int, int], edges: Tensor | slice, settings: GraphSettings
+    distance: Tensor,
+    place: Tensor,
+    edges: tuple[Tensor, Tensor],
+    atoms: int,
+    columns: tuple[int, int],
+    settings: GraphSettings,
 ) -> Tensor:
     """Return the rank of each edge among all pairs of its row.
 
     Args:
         distance: (P,) Å.
-        place: (P,) in the flattened table, edges first in each row.
-        shape: (N, T) of the table.
-        edges: which pairs to rank.
+        place: (P,) in the flattened (N, T) table.
+        edges: (E,) sources and places of the edges.
+        atoms: N.
+        columns: T, and how many of the first columns hold all edges.
         settings: of the graph.
     """
-    rows, width = shape
-    table = distance.new_full((rows * width,), FAR).scatter(0, place, distance).view(shape)
-    ranked = place[edges]
-    columns = int((ranked % width).max()) + 1 if len(ranked) else 0
-    rank = ranks(table, columns, settings).flatten()
-    return rank.index_select(0, ranked // width * columns + ranked % width)
+    width, ranked = columns
+    source, at = edges
+    table = distance.new_full((atoms * width,), FAR).scatter(0, place, distance).view(atoms, width)
+    # The same row and column in the narrower table of ranks.
+    return ranks(table, ranked, settings).flatten().index_select(0, at - source * (width - ranked))
 
 
 def differentiable_stage(
@@ -309,9 +335,10 @@ def differentiable_stage(
     Returns:
         Vectors, distances and log e of the edges.
     """
-    t, edges = topology, slice(len(topology.reverse))
+    t, edges = topology, len(topology.reverse)
     vector = pair_vectors(positions, cell, t.system, t.pair_source, t.pair_target, t.pair_shift, t.crossing)
     distance = torch.linalg.vector_norm(vector, dim=1)
-    rank = _ranks(distance, t.place, (len(t.numbers), t.width), edges, settings)
+    rank = _ranks(distance, t.place, (t.source, t.place[:edges]), len(t.numbers), t.columns, settings)
     rank_in = rank.index_select(0, t.reverse) if settings.mode == "mutual" else None
-    return Geometry(vector[edges], distance[edges], envelope_bias(rank, rank_in, distance[edges], settings))
+    length = distance[:edges]
+    return Geometry(vector[:edges], length, envelope_bias(rank, rank_in, length, settings))

@@ -113,7 +113,9 @@ def _table(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) -> tuple[
     finder = NeighborList(cutoff=radius, full_list=False, n_threads=1)
     pairs, shift, distance = finder.compute(positions, box, True, "PSd", copy=False)
     near = distance < cutoff
-    return pairs[near].astype(np.int64), shift[near].astype(np.int64)
+    if not near.all():
+        pairs, shift = pairs[near], shift[near]
+    return pairs.astype(np.int64), shift.astype(np.int64)
 
 
 def _search(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) -> tuple[Floats, float]:

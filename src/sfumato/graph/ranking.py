@@ -39,12 +39,13 @@ def compact_step(x: Tensor) -> Tensor:
     return torch.sigmoid(z / (1 - (z / SUPPORT) ** 2))
 
 
-def _slope(x: Tensor) -> Tensor:
-    """Return s′: with w = 1 − (x/4)², s′ = s(1 − s)(2 − w)/w²."""
-    z = x.clamp(-SATURATED, SATURATED)
-    w = torch.addcmul(torch.ones((), dtype=x.dtype, device=x.device), z, z, value=-1 / SUPPORT**2)
-    s = z.div_(w).sigmoid_()
-    return s.addcmul_(s, s, value=-1).mul_((2 - w).div_(w.square_()))
+def _slope(x: Tensor, weight: Tensor) -> Tensor:
+    """Return −weight·s′, s′ = s(1 − s)(2r² − r) with r = 1/(1 − (x/4)²), in few passes; x is used up."""
+    x.clamp_(-SATURATED, SATURATED)
+    r = torch.addcmul(x.new_ones(()), x, x, value=-1 / SUPPORT**2).reciprocal_()
+    s = x.mul_(r).sigmoid_()
+    slope: Tensor = torch.ops.aten.sigmoid_backward(r.addcmul_(r, r, value=-2).mul_(weight), s)
+    return slope
 
 
 def _curvature(x: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ class _SoftRank(torch.autograd.Function):
         rank = x.new_empty(len(x), queries)
         for rows in _chunks(x, queries):
             z = _apart(x[rows], queries).clamp_(-SATURATED, SATURATED)
-            w = (z * z).mul_(-1 / SUPPORT**2).add_(1)
+            w = torch.addcmul(z.new_ones(()), z, z, value=-1 / SUPPORT**2)
             rank[rows] = z.div_(w).sigmoid_().sum(1)
         return rank
 
@@ -91,8 +92,8 @@ class _SoftRank(torch.autograd.Function):
 
 def _collect(pulls: Tensor) -> Tensor:
     """Return (n, width): what (n, width, queries) pulls between distances add up to on each of them."""
-    total = -pulls.sum(2)
-    total[:, : pulls.shape[2]] += pulls.sum(1)
+    total = pulls.sum(2)
+    total[:, : pulls.shape[2]] -= pulls.sum(1)
     return total
 
 
@@ -104,8 +105,7 @@ class _SoftRankGradient(torch.autograd.Function):
         queries = grad.shape[1]
         gradient = torch.empty_like(x)
         for rows in _chunks(x, queries):
-            pulls = _slope(_apart(x[rows], queries)).mul_(grad[rows, None, :])
-            gradient[rows] = _collect(pulls)
+            gradient[rows] = _collect(_slope(_apart(x[rows], queries), grad[rows, None, :]))
         return gradient
 
     @staticmethod
@@ -120,8 +120,8 @@ class _SoftRankGradient(torch.autograd.Function):
         by_grad, by_x = torch.empty_like(grad), torch.empty_like(x)
         for rows in _chunks(x, queries):
             apart, along = _apart(x[rows], queries), _apart(v[rows], queries)
-            by_grad[rows] = (_slope(apart) * along).sum(1)
-            by_x[rows] = _collect(_curvature(apart) * along * grad[rows, None, :])
+            by_x[rows] = -_collect(_curvature(apart) * along * grad[rows, None, :])
+            by_grad[rows] = -_slope(apart, along).sum(1)
         return by_grad, by_x
 
 
