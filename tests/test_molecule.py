@@ -17,13 +17,13 @@ from tests.test_bsct import Spring, diatomic, scan_set
 def test_two_frames_and_the_lengths_give_every_frame_back():
     for scan in datasets.load("bsct-mini"):
         s = scene(scan)
-        first, last, b = np.array(s["first"]), np.array(s["last"]), np.array(s["lengths"])
+        (first, last), b = np.array(s["frames"]), np.array(s["lengths"])
         for frame in (0, 17, 63, 99):
             drawn = first + (b[frame] - b[0]) / (b[-1] - b[0]) * (last - first)
             true = scan.positions[frame]
             distances = [np.linalg.norm(x[:, None] - x[None], axis=-1) for x in (drawn, true)]
             assert distances[0] == pytest.approx(distances[1], abs=1e-3)
-        i, j = s["bond"]
+        i, j = s["scanned"]
         across = (last[j] - last[i])[1:]
         assert np.abs(across).max() < 1e-3
         assert last[j][0] > last[i][0]
@@ -31,7 +31,7 @@ def test_two_frames_and_the_lengths_give_every_frame_back():
 
 
 def test_a_molecule_on_one_line_can_be_drawn():
-    assert np.isfinite(np.array(scene(diatomic())["last"])).all()
+    assert np.isfinite(np.array(scene(diatomic())["frames"])).all()
 
 
 PROBE = """

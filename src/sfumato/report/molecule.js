@@ -12,13 +12,15 @@
     const scenes = JSON.parse(box.querySelector('script').textContent);
     const canvas = box.querySelector('canvas'), pen = canvas.getContext('2d');
     const slider = box.querySelector('input'), output = box.querySelector('output');
+    const label = box.querySelector('label span');
     const select = document.getElementById(box.dataset.select);
-    let scene, turn = about(0.45, 0.35);
+    let scene, reach, turn = about(0.45, 0.35);
 
     const ball = k => 0.18 + 0.3 * scene.radii[k];
     const atomsAt = frame => {
-      const {lengths, first, last} = scene, b = lengths[frame], n = lengths.length - 1;
-      return mix(first, last, (b - lengths[0]) / (lengths[n] - lengths[0]));
+      const {lengths, frames} = scene, b = lengths[frame], n = lengths.length - 1;
+      if (frames.length > 2) return frames[frame];
+      return mix(frames[0], frames[1], (b - lengths[0]) / (lengths[n] - lengths[0]));  // straight lines
     };
 
     const draw = () => {
@@ -27,14 +29,14 @@
       canvas.width = width * ratio;
       canvas.height = height * ratio;
       pen.setTransform(ratio, 0, 0, ratio, width / 2, height / 2);
-      const reach = Math.max(...scene.last.map((v, k) => Math.hypot(...v) + scene.radii[k]), 2);
       const scale = 0.48 * Math.min(width, 1.6 * height) / reach;
       const atoms = atomsAt(frame).map(v => times(turn, v));
       const flat = v => [v[0] * scale, -v[1] * scale];
       const parts = atoms.map((v, k) => ({z: v[2], atom: k}));
       atoms.forEach((v, i) => atoms.forEach((w, j) => {
         if (j <= i) return;
-        const scanned = scene.bond.includes(i) && scene.bond.includes(j);
+        const scanned = Math.abs(scene.scanned.indexOf(i) - scene.scanned.indexOf(j)) === 1
+          && scene.scanned.includes(i) && scene.scanned.includes(j);
         const apart = Math.hypot(...v.map((x, d) => x - w[d]));
         if (!scanned && apart > BONDED * (scene.radii[i] + scene.radii[j])) return;
         const between = t => v.map((x, d) => x + t * (w[d] - x));  // sticks end on the balls' surfaces
@@ -58,8 +60,9 @@
         pen.arc(x, y, r, 0, 2 * Math.PI);
         pen.fillStyle = scene.colours[part.atom];
         pen.fill();
-        pen.lineWidth = 1;
-        pen.strokeStyle = '#333';
+        const moved = scene.scanned.length === 1 && scene.scanned[0] === part.atom;
+        pen.lineWidth = moved ? 4 : 1;
+        pen.strokeStyle = moved ? '#000' : '#333';
         pen.stroke();
         const symbol = scene.symbols[part.atom];
         if (symbol === 'H' || symbol === 'C') continue;
@@ -69,11 +72,15 @@
         pen.fillStyle = symbol === 'S' ? '#000' : '#fff';
         pen.fillText(symbol, x, y);
       }
-      output.textContent = `${scene.lengths[frame].toFixed(3)} Å`;
+      const angle = scene.degrees ? ` (${scene.degrees[frame].toFixed(1)}°)` : '';
+      output.textContent = `${scene.lengths[frame].toFixed(3)} Å${angle}`;
     };
 
     const load = () => {
       scene = scenes[select.value];
+      label.textContent = scene.label;
+      const widest = scene.frames.length > 2 ? scene.frames : [scene.frames[1]];
+      reach = Math.max(2, ...widest.flat().map((v, k) => Math.hypot(...v) + scene.radii[k % scene.radii.length]));
       slider.max = scene.lengths.length - 1;
       slider.value = scene.start;
       draw();

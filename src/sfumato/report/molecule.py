@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
-from sfumato.systems import Scan
+from sfumato.reference.scans import degrees
+from sfumato.systems import Floats, Scan
 
 COLOURS = {
     "H": "#e8e8e8",
@@ -24,35 +25,72 @@ COLOURS = {
 """Close to what chemists expect, in colours that stay apart for the colour-blind; letters tell the rest."""
 
 
-def scene(scan: Scan) -> dict[str, Any]:
-    """Return what a drawing needs: along a scan atoms move on straight lines, so two frames are enough.
+STRAIGHT = 1e-3
+"""Å; atoms that stray less from straight lines between the first and the last frame need no other frames."""
 
-    The scanned bond lies along x, the widest spread across it along y, the middle of the bond at the origin.
+COORDINATE = {
+    "site": "Displacement",
+    "bond": "Bond length",
+    "angle": "Angle (arc length)",
+    "torsion": "Torsion (arc length)",
+}
+"""What the slider moves, by kind of scan."""
+
+MARKS = {
+    "site": "The atom with the thick rim moves",
+    "bond": "The dashed line is the scanned bond",
+    "angle": "Dashed lines join the atoms of the angle",
+    "torsion": "Dashed lines join the atoms of the torsion",
+}
+
+
+def scene(scan: Scan) -> dict[str, Any]:
+    """Return what a drawing needs: two frames where atoms move on straight lines, otherwise all.
+
+    The line through the scanned bond, the ends of the angle, the axis of the torsion or the way of the site
+    lies along x, the widest spread across it along y, its middle at the origin.
 
     Args:
         scan: any scan.
     """
-    i, j = scan.atoms
-    centre = (scan.positions[0, i] + scan.positions[0, j]) / 2
-    axis = scan.positions[-1, j] - scan.positions[-1, i]
+    ends = _line(scan)
+    centre = ends[0].mean(axis=0)
+    axis = ends[-1, 1] - ends[-1, 0]
     axis = axis / np.linalg.norm(axis)
     across = scan.positions[0] - centre
     across = across - np.outer(across @ axis, axis)
     # A molecule on one line has no spread across it: any direction will do, and SVD gives one.
     second = np.linalg.svd(np.vstack([across, 1e-6 * np.eye(3) - 1e-6 * np.outer(axis, axis)]))[2][0]
     frame = np.stack([axis, second, np.cross(axis, second)])
-    ends = [np.round((scan.positions[k] - centre) @ frame.T, 4).tolist() for k in (0, -1)]
+    places = np.round((scan.positions - centre) @ frame.T, 4)
     symbols = [chemical_symbols[z] for z in scan.numbers]
+    turn = degrees(scan)
     return {
         "symbols": symbols,
         "radii": [round(float(covalent_radii[z]), 3) for z in scan.numbers],
         "colours": [COLOURS.get(symbol, "#cc79a7") for symbol in symbols],
-        "first": ends[0],
-        "last": ends[1],
+        "frames": (places[[0, -1]] if _straight(scan) else places).tolist(),
         "lengths": np.round(scan.coordinate, 4).tolist(),
-        "bond": [int(i), int(j)],
+        "degrees": None if turn is None else np.round(turn, 1).tolist(),
+        "label": COORDINATE[scan.kind],
+        "scanned": scan.atoms.tolist(),
         "start": int(np.nanargmin(scan.energy)) if scan.labelled.any() else 0,
     }
+
+
+def _line(scan: Scan) -> Floats:
+    """Return (F, 2, 3) Å, two points that the drawing turns into its horizontal."""
+    x, atoms = scan.positions, scan.atoms
+    if scan.kind == "site":
+        return np.asarray(np.stack([np.broadcast_to(x[0, atoms[0]], x[:, 0].shape), x[:, atoms[0]]], axis=1))
+    chosen = atoms[1:3] if scan.kind == "torsion" else atoms[[0, -1]]
+    return np.asarray(x[:, chosen])
+
+
+def _straight(scan: Scan) -> bool:
+    first, last, b = scan.positions[0], scan.positions[-1], scan.coordinate
+    share = ((b - b[0]) / (b[-1] - b[0]))[:, None, None]
+    return bool(np.abs(first + share * (last - first) - scan.positions).max() < STRAIGHT)
 
 
 def viewer(scans: Mapping[str, Scan], select: str) -> str:
@@ -63,12 +101,15 @@ def viewer(scans: Mapping[str, Scan], select: str) -> str:
         select: the selector's element id.
     """
     scenes = json.dumps({key: scene(scan) for key, scan in scans.items()}).replace("<", "\\u003c")
+    kinds = [kind for kind in COORDINATE if kind in {scan.kind for scan in scans.values()}]
+    label = COORDINATE[kinds[0]] if len(kinds) == 1 else "Coordinate"
+    marks = ". ".join(MARKS[kind] for kind in kinds)
     return (
         f'<figure class="molecule" data-select="{escape(select)}">'
         f'<script type="application/json">{scenes}</script>'
-        '<canvas role="img" aria-label="The molecule at the chosen bond length"></canvas>'
-        '<p class="pick"><label>Bond length <input type="range" min="0" step="1"></label> '
+        f'<canvas role="img" aria-label="The molecule at the chosen {label.lower()}"></canvas>'
+        f'<p class="pick"><label><span>{label}</span> <input type="range" min="0" step="1"></label> '
         "<output></output></p>"
-        "<figcaption>Drag to turn. The dashed line is the scanned bond; sticks join atoms closer than 1.25 "
+        f"<figcaption>Drag to turn. {marks}; sticks join atoms closer than 1.25 "
         "times the sum of their covalent radii.</figcaption></figure>"
     )

@@ -15,6 +15,7 @@ import numpy as np
 
 from sfumato.metrics.smoothness import fsd_log_ratio, fsd_profile
 from sfumato.protocols import bsct
+from sfumato.report.kinds import coordinate_of, type_word
 from sfumato.report.tables import bond_counts, metrics_of, number, ranked
 from sfumato.systems import Floats, Scan
 
@@ -108,13 +109,13 @@ def distribution_figure(run: BsctRun) -> Figure:
 
 
 def bond_figure(run: BsctRun) -> Figure:
-    """Show the FSD of every scan by bond type and model, and on top the means with 95 % intervals."""
+    """Show the FSD of every scan by type and model, and on top the means with 95 % intervals."""
     metric = metrics_of(run.settings)["fsd"]
     models = [model for model in ranked(run) if model.coverage[0]]
     style = style_of(run)
     counts = bond_counts(run)
     step = 0.75 / max(len(models), 1)
-    title = f"{metric.title} by bond type: every scan, and the means"
+    title = f"{metric.title} by {type_word(run)}: every scan, and the means"
     figure = _figure(title, 150 + len(counts) * (16 + 13 * len(models)))
     places = {bond: row for row, bond in enumerate(counts)}
     drawn: list[float] = []
@@ -253,7 +254,10 @@ def scan_figure(run: BsctRun, name: str) -> Figure:
     figure.add_vline(x=float(b[m]), line={"color": GREY, "width": 1, "dash": "dot"})
     _dress(figure, f"{_text(name)}", 900)
     span = float(E.max() - E[m])
-    figure.update_yaxes(title_text="E − E(b<sub>min</sub>), eV", range=[-0.12 * span, 1.12 * span], row=1)
+    symbol, title = coordinate_of(scan)
+    figure.update_yaxes(
+        title_text=f"E − E({symbol}<sub>min</sub>), eV", range=[-0.12 * span, 1.12 * span], row=1
+    )
     lowest = 0.16 * run.settings.floor**2
     highest = 16 * float(np.nanmax(_square_change(F, F[m]), initial=1.0))
     powers = range(-12, 14, 2)
@@ -266,8 +270,8 @@ def scan_figure(run: BsctRun, name: str) -> Figure:
         row=2,
     )
     figure.update_yaxes(title_text="log-ratio L, no unit", row=3)
-    figure.update_yaxes(title_text="|ΔL|/Δb, 1/Å", rangemode="tozero", row=4)
-    figure.update_xaxes(title_text=f"{_text(scan.stratum)} bond length b, Å", row=4)
+    figure.update_yaxes(title_text=f"|ΔL|/Δ{symbol}, 1/Å", rangemode="tozero", row=4)
+    figure.update_xaxes(title_text=title, row=4)
     return figure
 
 
