@@ -282,17 +282,8 @@ def sample(
     """
     wanted, excluded = _wanted(molecules, recipe)
     store = path.with_name(path.name + ".campaign")
-    frames: list[_Frame] = []
-    dropped: Counter[str] = Counter()
-    explored = _explored(
-        [molecule for molecule, _ in wanted], engine, store, recipe.sampling, executor, watch
-    )
-    for (molecule, key), record in zip(wanted, explored, strict=True):
-        if record["status"] == "ok":
-            frames += _frames(molecule, key, record)
-            dropped.update(record["dropped"])
-        else:
-            excluded.append(Exclusion(molecule.name, record["reason"]))
+    frames, failed, dropped = _explored(wanted, engine, store, recipe.sampling, executor, watch)
+    excluded += failed
     with watch(engine.level, "frames") as callback:
         systems = [frame.system for frame in frames]
         records = label(systems, engine, store, executor=executor, watch=callback)
@@ -307,7 +298,7 @@ def sample(
         "engine": engine.identity,
         "recipe": asdict(recipe),
         "excluded": [[exclusion.name, exclusion.reason] for exclusion in excluded],
-        "dropped": dict(dropped.most_common()),
+        "dropped": dropped,
     }
     frame_set = _frame_set(path.stem, engine.level, recipe, kept, facts)
     write_frame_set(path, frame_set)
@@ -358,34 +349,44 @@ def _wanted(
     return wanted, excluded
 
 
-def _explored(
-    molecules: Sequence[Molecule],
-    engine: Engine,
-    store: Path,
-    sampling: Sampling,
-    executor: Executor,
-    watch: Watching,
-) -> list[Record]:
-    """Explore every molecule that has not been explored like this before."""
-    settings = json.dumps(asdict(sampling), sort_keys=True)
-    items = [
-        Item(digest([NAME, str(VERSION), engine.identity, settings, _identity(molecule)]), molecule)
-        for molecule in molecules
-    ]
-    header = Header(NAME, VERSION, f"{engine.level} geometries", engine.identity, provenance())
-    with RunFolder(store).open(header) as file, watch("geometries", "molecules") as callback:
-        if any(item.key not in file.records for item in items):
-            engine.self_test()
-        run(Explore(engine, sampling), items, file, pool=executor, watch=callback)
-        return [file.records[item.key] for item in items]
-
-
 @dataclass(frozen=True, eq=False)
 class _Frame:
     name: str
     group: str
     subset: str
     system: System
+
+
+def _explored(
+    wanted: Sequence[tuple[Molecule, str]],
+    engine: Engine,
+    store: Path,
+    sampling: Sampling,
+    executor: Executor,
+    watch: Watching,
+) -> tuple[list[_Frame], list[Exclusion], dict[str, int]]:
+    """Explore what has not been explored like this before; also say what failed or was dropped."""
+    settings = json.dumps(asdict(sampling), sort_keys=True)
+    items = [
+        Item(digest([NAME, str(VERSION), engine.identity, settings, _identity(molecule)]), molecule)
+        for molecule, _ in wanted
+    ]
+    header = Header(NAME, VERSION, f"{engine.level} geometries", engine.identity, provenance())
+    with RunFolder(store).open(header) as file, watch("geometries", "molecules") as callback:
+        if any(item.key not in file.records for item in items):
+            engine.self_test()
+        run(Explore(engine, sampling), items, file, pool=executor, watch=callback)
+        records = [file.records[item.key] for item in items]
+    frames: list[_Frame] = []
+    failed: list[Exclusion] = []
+    dropped: Counter[str] = Counter()
+    for (molecule, key), record in zip(wanted, records, strict=True):
+        if record["status"] == "ok":
+            frames += _frames(molecule, key, record)
+            dropped.update(record["dropped"])
+        else:
+            failed.append(Exclusion(molecule.name, record["reason"]))
+    return frames, failed, dict(dropped.most_common())
 
 
 def _frames(molecule: Molecule, key: str, record: Record) -> list[_Frame]:

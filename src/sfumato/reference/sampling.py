@@ -5,7 +5,6 @@ Pure functions; an engine gives energies and forces, a generator the random numb
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -18,7 +17,7 @@ from ase.geometry import find_mic
 from ase.md.langevin import Langevin
 from ase.optimize import BFGS
 
-from sfumato.frames import SPLITS
+from sfumato.frames import SPLITS, draw
 from sfumato.io import from_ase, to_ase
 from sfumato.reference.engines import Engine
 from sfumato.reference.scans import bridge_bonds, scan_lengths, scan_positions
@@ -395,6 +394,5 @@ def split_of(molecule: str, fractions: tuple[float, float, float], seed: int = 0
     """
     if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
         raise ValueError(f"split_of: fractions must be positive and sum to 1, got {fractions}")
-    sha = hashlib.sha256(f"{seed}/{molecule}".encode()).digest()
-    place = int.from_bytes(sha[:8], "big") / 2**64
+    place = draw(molecule, seed)
     return SPLITS[int(place >= fractions[0]) + int(place >= fractions[0] + fractions[1])]
