@@ -200,6 +200,15 @@ def test_clashes_and_duplicates_are_dropped_and_counted() -> None:
     assert len(found.systems) + sum(counts.values()) == 9
 
 
+def test_a_molecule_in_two_pieces_is_sampled_without_bond_scans() -> None:
+    two = System([6, 6] * 2, [[0, 0, 0], [0, 0, 1.5], [4, 0, 0], [4, 0, 1.5]])
+    found = explore(Molecule("two", two), Springs(two), FEW)
+    assert found.subsets == ["minimum", "300 K", "300 K"]
+    (reason,) = found.dropped
+    assert reason.startswith("bond scan: ")
+    assert "pieces" in reason
+
+
 def test_dynamics_that_fails_costs_only_itself() -> None:
     start = cage(1.5)
 

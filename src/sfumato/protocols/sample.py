@@ -173,10 +173,15 @@ def explore(molecule: Molecule, engine: Engine, sampling: Sampling) -> Found:
         strains = [make.strained(hot(k, 300.0), sampling.strain, rng) for k in range(sampling.strains)]
         drafts += [("strain", strained) for strained in strains]
     else:
-        graph = _bonds(molecule)
-        for k in range(sampling.scans):
-            stretched = make.stretched(hot(k, 300.0), graph, sampling.span, rng)
-            drafts += [("bond scan", stretched)] if stretched else []
+        try:
+            stretched = [
+                make.stretched(hot(k, 300.0), _bonds(molecule), sampling.span, rng)
+                for k in range(sampling.scans)
+            ]
+        except ValueError as error:  # a molecule in several pieces
+            dropped.append(f"bond scan: {error}")
+        else:
+            drafts += [("bond scan", system) for system in stretched if system is not None]
     rounded = [replace(s, positions=s.positions.astype(np.float32)) for _, s in drafts]
     clash = np.array([make.clashing(system) for system in rounded])
     fresh = make.distinct(rounded)
