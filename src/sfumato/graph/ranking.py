@@ -39,28 +39,11 @@ def compact_step(x: Tensor) -> Tensor:
     return torch.sigmoid(z / (1 - (z / SUPPORT) ** 2))
 
 
-def _slope(x: Tensor, weight: Tensor) -> Tensor:
-    """Return −weight·s′, s′ = s(1 − s)(2r² − r) with r = 1/(1 − (x/4)²), in few passes; x is used up."""
-    x.clamp_(-SATURATED, SATURATED)
-    r = torch.addcmul(x.new_ones(()), x, x, value=-1 / SUPPORT**2).reciprocal_()
-    s = x.mul_(r).sigmoid_()
-    slope: Tensor = torch.ops.aten.sigmoid_backward(r.addcmul_(r, r, value=-2).mul_(weight), s)
-    return slope
-
-
-def _curvature(x: Tensor) -> Tensor:
-    """Return s″ = s(1 − s)[(1 − 2s)u′² + u″] with u = x/w, u′ = (2 − w)/w², u″ = x(4 − w)/(8w³)."""
-    z = x.clamp(-SATURATED, SATURATED)
-    w = 1 - (z / SUPPORT) ** 2
-    s = torch.sigmoid(z / w)
-    return s * (1 - s) * ((1 - 2 * s) * ((2 - w) / w**2) ** 2 + z * (4 - w) / (8 * w**3))
-
-
 def _chunks(table: Tensor, queries: int) -> Iterator[slice]:
     """Yield groups of rows whose (rows, width, queries) arrays are worked on at once."""
     rows = max(1, CHUNK.get(table.device.type, 2**16) // max(1, queries * table.shape[1]))
     for start in range(0, len(table), rows):
-        yield slice(start, start + rows)
+        yield slice(start, min(start + rows, len(table)))
 
 
 def _apart(rows: Tensor, queries: int) -> Tensor:
@@ -68,15 +51,30 @@ def _apart(rows: Tensor, queries: int) -> Tensor:
     return rows[:, None, :queries] - rows[:, :, None]
 
 
+class _Scratch:
+    """Two arrays that hold the steps of one chunk after the other: fresh ones cost more than the sums."""
+
+    def __init__(self, x: Tensor, queries: int) -> None:
+        rows = next(_chunks(x, queries), slice(0, 0)).stop
+        self.x, self.queries, self.one = x, queries, x.new_ones(())
+        self.first, self.second = x.new_empty(2, rows, x.shape[1], queries)
+
+    def parts(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Return x and 1 − (x/4)² for the x_q − x_t of some rows, x no larger than where s is 0 or 1."""
+        n, x = rows.stop - rows.start, self.x[rows]
+        z = torch.sub(x[:, None, : self.queries], x[:, :, None], out=self.first[:n])
+        z.clamp_(-SATURATED, SATURATED)
+        return z, torch.addcmul(self.one, z, z, value=-1 / SUPPORT**2, out=self.second[:n])
+
+
 class _SoftRank(torch.autograd.Function):
     """Σ_t s(x_q − x_t): keeps the distances only, and computes the steps again for each derivative."""
 
     @staticmethod
     def forward(x: Tensor, queries: int) -> Tensor:
-        rank = x.new_empty(len(x), queries)
+        rank, scratch = x.new_empty(len(x), queries), _Scratch(x, queries)
         for rows in _chunks(x, queries):
-            z = _apart(x[rows], queries).clamp_(-SATURATED, SATURATED)
-            w = torch.addcmul(z.new_ones(()), z, z, value=-1 / SUPPORT**2)
+            z, w = scratch.parts(rows)
             rank[rows] = z.div_(w).sigmoid_().sum(1)
         return rank
 
@@ -92,20 +90,28 @@ class _SoftRank(torch.autograd.Function):
 
 def _collect(pulls: Tensor) -> Tensor:
     """Return (n, width): what (n, width, queries) pulls between distances add up to on each of them."""
-    total = pulls.sum(2)
-    total[:, : pulls.shape[2]] -= pulls.sum(1)
+    total = -pulls.sum(2)
+    total[:, : pulls.shape[2]] += pulls.sum(1)
     return total
 
 
 class _SoftRankGradient(torch.autograd.Function):
-    """The gradient of Σ_q g_q rank_q with respect to the distances, differentiable once more."""
+    """The gradient of Σ_q g_q rank_q with respect to the distances, differentiable once more.
+
+    With w = 1 − (x/4)² and u = x/w, s′ = s(1 − s)u′ and s″ = s(1 − s)[(1 − 2s)u′² + u″], where
+    u′ = (2 − w)/w² and u″ = x(4 − w)/(8w³).
+    """
 
     @staticmethod
     def forward(grad: Tensor, x: Tensor) -> Tensor:
         queries = grad.shape[1]
-        gradient = torch.empty_like(x)
+        gradient, scratch = torch.empty_like(x), _Scratch(x, queries)
         for rows in _chunks(x, queries):
-            gradient[rows] = _collect(_slope(_apart(x[rows], queries), grad[rows, None, :]))
+            z, w = scratch.parts(rows)
+            inverse = w.reciprocal_()
+            s = z.mul_(inverse).sigmoid_()
+            pulls = inverse.addcmul_(inverse, inverse, value=-2).mul_(grad[rows, None, :])  # −g u′
+            gradient[rows] = -_collect(s.addcmul_(s, s, value=-1).mul_(pulls))
         return gradient
 
     @staticmethod
@@ -117,11 +123,15 @@ class _SoftRankGradient(torch.autograd.Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor]:
         grad, x = ctx.saved_tensors
         queries = grad.shape[1]
-        by_grad, by_x = torch.empty_like(grad), torch.empty_like(x)
+        by_grad, by_x, scratch = torch.empty_like(grad), torch.empty_like(x), _Scratch(x, queries)
         for rows in _chunks(x, queries):
-            apart, along = _apart(x[rows], queries), _apart(v[rows], queries)
-            by_x[rows] = -_collect(_curvature(apart) * along * grad[rows, None, :])
-            by_grad[rows] = -_slope(apart, along).sum(1)
+            z, w = scratch.parts(rows)
+            along = v[rows, None, :queries] - v[rows, :, None]
+            s = torch.sigmoid(z / w)
+            slope, rate = along.mul_(s * (1 - s)), (2 - w) / w**2
+            by_grad[rows] = (slope * rate).sum(1)
+            curvature = (1 - 2 * s).mul_(rate).mul_(rate) + z * (4 - w) / (8 * w**3)
+            by_x[rows] = _collect(slope.mul_(curvature).mul_(grad[rows, None, :]))
         return by_grad, by_x
 
 
