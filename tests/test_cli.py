@@ -217,3 +217,43 @@ def test_scan_build_makes_a_set_that_a_run_takes(folder):
     none = sfumato(folder, "scan", "build", "methane.extxyz", "-o", "n.h5")
     assert none.returncode == 2
     assert "no bridge bond" in none.stderr
+
+
+def test_smiles_become_torsions_and_labels(folder):
+    pytest.importorskip("tblite", reason="labels with GFN2-xTB")
+    pytest.importorskip("rdkit", reason="makes structures from SMILES")
+    (folder / "m.smi").write_text("CCO ethanol\nC(( broken\nC methane\n")
+    words = ["m.smi", "--coordinate", "torsion", "--frames", "9"]
+    plan = sfumato(folder, "plan", "scan", *words)
+    assert plan.returncode == 0, plan.stderr
+    assert re.search(r"together +2 +18", plan.stdout)
+    built = sfumato(folder, "scan", "build", *words, "-o", "t.h5", "--workers", "2")
+    assert built.returncode == 0, built.stderr
+    assert "2 scans, 18 of 18 frames labelled" in built.stdout
+    assert re.search(r"line 2: .* +broken", built.stdout)
+    assert re.search(r"no bridge bond +methane", built.stdout)
+    run = sfumato(folder, "run", "bsct", "--model", "gfn1-xtb", "--data", "t.h5")
+    assert run.returncode == 0, run.stderr
+    labelled = sfumato(folder, "label", "m.smi", "-o", "m.extxyz", "--store", "t.h5.campaign")
+    assert labelled.returncode == 1, labelled.stderr
+    assert "m.extxyz: 2 of 3 structures labelled" in labelled.stdout
+    for shown in (plan, built, run, labelled):
+        assert max(map(len, shown.stdout.splitlines())) <= 80, shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--engine", "tblight"], "tblite"),
+        (["--level", "GFN3"], "GFN2-xTB"),
+        (["--coordinate", "bnod"], "bond"),
+        (["--executor", "slrm.py"], "slrm.py"),
+        (["--memory", "-1"], "memory"),
+    ],
+)
+def test_bad_words_of_a_build_are_explained(folder, options, message):
+    mini = Path(__file__).parents[1] / "src" / "sfumato" / "data" / "bsct-mini.extxyz"
+    result = sfumato(folder, "scan", "build", str(mini), "-o", "x.h5", "--frames", "3", *options)
+    assert result.returncode == 2, result.stdout
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

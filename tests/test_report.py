@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sfumato.io import Exclusion
 from sfumato.metrics.stats import Estimate
 from sfumato.protocols import bsct
 from sfumato.protocols.run import Cost
-from sfumato.protocols.scan_build import Exclusion
 from sfumato.reference.quality import check_scans
 from sfumato.report import plots, tables
 from sfumato.systems import ScanSet
@@ -182,10 +182,12 @@ def test_quality_shows_what_was_measured_and_fails_loudly():
 
 
 def test_exclusions_group_over_bonds():
-    found = [Exclusion(m, f"bond {k}-{k + 1}: clash: too close") for m in ("a", "b") for k in range(3)]
+    found = [Exclusion(m, f"atoms {k}-{k + 1}: clash: too close") for m in ("a", "b") for k in range(3)]
     text = shown(tables.exclusion_table([*found, Exclusion("c", "unreadable")]))
     assert re.search(r"6 +clash: too close +a, b", text)
     assert text.index("clash") < text.index("unreadable")
+    two = [Exclusion("a", "clash: 0.9 Å"), Exclusion("b", "clash: 0.8 Å")]
+    assert re.search(r"2 +for example clash: 0\.9 Å +a, b", shown(tables.exclusion_table(two)))
 
 
 # figures

@@ -24,12 +24,14 @@ app = App(
 run = App(name="run", help="Run a protocol on models and data; resumes where it stopped.")
 plan = App(name="plan", help="Print what a run would take, from a few timed frames.")
 data = App(name="data", help="List, fetch, import and check data sets.")
-scan = App(name="scan", help="Build bond scans at a level of theory of your own.")
+scan = App(name="scan", help="Build scans at a level of theory of your own.")
 for part in (run, plan, data, scan):
     app.command(part)
 
 Json = Annotated[Path | None, Parameter(help="Also write the result as JSON to this file.")]
+Molecules = Annotated[Path, Parameter(help="SMILES (.smi), SDF, XYZ, or anything that ASE reads.")]
 Flat = Parameter(name="*")
+LABELLING, RECIPE = commands.LabelOptions(), commands.RecipeOptions()
 
 
 @app.command
@@ -97,12 +99,36 @@ def data_check(name: str, *, json: Json = None) -> int:
 
 @scan.command(name="build")
 def scan_build(
-    molecules: Annotated[Path, Parameter(help="Structures with name and smiles, e.g. extended XYZ.")],
+    molecules: Molecules,
     *,
-    options: Annotated[commands.BuildOptions, Flat],
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The HDF5 file to write.")],
+    options: Annotated[commands.LabelOptions, Flat] = LABELLING,
+    recipe: Annotated[commands.RecipeOptions, Flat] = RECIPE,
 ) -> int:
-    """Turn molecules into labelled bond scans by the published rules."""
-    return commands.scan_build(molecules, options)
+    """Turn molecules into labelled scans by the published rules; continues where it stopped."""
+    return commands.scan_build(molecules, out, options, recipe)
+
+
+@plan.command(name="scan")
+def plan_scan(
+    molecules: Molecules,
+    *,
+    options: Annotated[commands.LabelOptions, Flat] = LABELLING,
+    recipe: Annotated[commands.RecipeOptions, Flat] = RECIPE,
+) -> int:
+    """Print points and core-hours of a set of scans, from a few timed points."""
+    return commands.plan_scan(molecules, options, recipe)
+
+
+@app.command
+def label(
+    structures: Molecules,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The extended XYZ file to write.")],
+    options: Annotated[commands.LabelOptions, Flat] = LABELLING,
+) -> int:
+    """Compute energies and forces of structures at a level of theory; continues where it stopped."""
+    return commands.label(structures, out, options)
 
 
 @app.command(name="list")

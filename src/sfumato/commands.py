@@ -13,9 +13,12 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from sfumato.execution.pool import Executor
     from sfumato.execution.runner import Watch
     from sfumato.protocols.bsct import Settings
     from sfumato.protocols.run import BsctRun
+    from sfumato.protocols.scan_build import Recipe
+    from sfumato.reference.engines import Engine
 
 DONE, PARTIAL = 0, 1
 DEMO_MODELS = ("gfn2-xtb", "gfn1-xtb", "morse", "lj", "lj-hard-cutoff", "lj-neighbour-cap", "lj-direct-noise")
@@ -68,30 +71,79 @@ class RunOptions(Selection):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """How to build scans.
+class LabelOptions:
+    """At which level of theory to label, and where the work is done.
 
     Args:
-        out: the HDF5 file to write.
         engine: reference engine.
         level: level of theory, as the engine names it.
-        licence: of the new data.
-        frames: frames per scan.
-        per_bond: scans sampled per bond type; default all.
-        seed: of the sampling.
-        workers: worker processes.
+        store: folder of the labels, which campaigns may share; default OUT.campaign.
+        executor: "local", or a Python file that defines a Parsl `config` (docs/campaigns.md).
+        workers: local worker processes.
         threads: threads of each worker.
+        timeout: seconds one point may take.
+        memory: GiB one worker may use.
+        recycle: points after which a worker is replaced by a fresh one.
+        retry_failed: label failed points again.
     """
 
-    out: Annotated[Path, Parameter(name=["--out", "-o"])]
     engine: str = "tblite"
     level: str = "GFN2-xTB"
-    licence: str = "unspecified"
-    frames: int = 100
-    per_bond: int | None = None
-    seed: int = 0
+    store: Path | None = None
+    executor: str = "local"
     workers: int = 1
     threads: int = 1
+    timeout: float | None = None
+    memory: float | None = None
+    recycle: int = 0
+    retry_failed: Annotated[bool, Parameter(negative="")] = False
+
+    def made(self) -> Engine:
+        """The engine."""
+        from sfumato.reference.engines import make_engine
+
+        return make_engine(self.engine, self.level)
+
+    def hands(self) -> Executor:
+        """What does the work."""
+        from sfumato.execution.parsl import ParslSettings
+        from sfumato.execution.pool import PoolSettings
+
+        pool = PoolSettings(self.workers, self.threads, self.timeout, self.recycle, self.memory)
+        return pool if self.executor == "local" else ParslSettings(Path(self.executor), pool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """Which scans to make.
+
+    Args:
+        coordinate: bond, angle or torsion.
+        types: the types wanted, for example C-O; repeat for several; default the nine published bond types,
+            and all of everything else.
+        frames: frames per scan.
+        per_type: scans sampled per type; default all.
+        seed: of conformers and sampling.
+        hysteresis: also follow every scan there and back with orbital reuse.
+        licence: of the new data.
+    """
+
+    coordinate: str = "bond"
+    types: Annotated[list[str] | None, Parameter(negative="")] = None
+    frames: int = 100
+    per_type: int | None = None
+    seed: int = 0
+    hysteresis: Annotated[bool, Parameter(negative="")] = False
+    licence: str = "unspecified"
+
+    def recipe(self) -> Recipe:
+        """The recipe of the set."""
+        from sfumato.protocols.scan_build import Recipe
+
+        types = tuple(self.types) if self.types else None
+        return Recipe(
+            self.licence, self.coordinate, types, self.frames, self.per_type, self.seed, self.hysteresis
+        )
 
 
 def run_bsct(options: RunOptions) -> int:
@@ -215,28 +267,67 @@ def data_check(name: str, json: Path | None) -> int:
     return DONE if quality.passed else PARTIAL
 
 
-def scan_build(molecules: Path, options: BuildOptions) -> int:
+def scan_build(molecules: Path, out: Path, options: LabelOptions, recipe: RecipeOptions) -> int:
     """Build a set of scans; print what was made and what was left out."""
-    from sfumato.execution.pool import PoolSettings
     from sfumato.io import read_molecules
-    from sfumato.protocols.scan_build import Recipe, build_scans
-    from sfumato.reference.engines import make_engine
+    from sfumato.protocols.scan_build import build_scans
     from sfumato.report.tables import exclusion_table
 
-    scan_set, geometry = build_scans(
-        read_molecules(molecules),
-        make_engine(options.engine, options.level),
-        options.out,
-        Recipe(options.licence, options.frames, options.per_bond, options.seed),
-        pool=PoolSettings(options.workers, options.threads),
-        watch=_progress(options.level, "frames"),
+    built = build_scans(
+        read_molecules(molecules, seed=recipe.seed),
+        options.made(),
+        out,
+        recipe.recipe(),
+        store=options.store,
+        executor=options.hands(),
+        retry_failed=options.retry_failed,
+        watch=lambda what: _progress(what, "frames"),
     )
-    if geometry.excluded:
-        _say(exclusion_table(geometry.excluded))
-    missing = sum(int((~scan.labelled).sum()) for scan in scan_set)
-    frames = sum(len(scan) for scan in scan_set)
-    _say(f"{options.out}: {len(scan_set)} scans, {frames - missing} of {frames} frames labelled")
+    if built.excluded:
+        _say(exclusion_table(built.excluded))
+    missing = sum(int((~scan.labelled).sum()) for scan in built.scan_set)
+    frames = sum(len(scan) for scan in built.scan_set)
+    _say(f"{out}: {len(built.scan_set)} scans, {frames - missing} of {frames} frames labelled")
     return DONE if not missing else PARTIAL
+
+
+def plan_scan(molecules: Path, options: LabelOptions, recipe: RecipeOptions) -> int:
+    """Print how many points a set of scans takes, and how long."""
+    from sfumato.execution import campaign
+    from sfumato.io import read_molecules
+    from sfumato.protocols.scan_build import lay_out
+    from sfumato.report.tables import campaign_table, exclusion_table
+
+    found = read_molecules(molecules, seed=recipe.seed)
+    geometry = lay_out(found, recipe.recipe())
+    if excluded := (*found.rejected, *geometry.excluded):
+        _say(exclusion_table(excluded))
+    seconds = campaign.estimate(geometry.frames, options.made(), threads=options.threads)
+    _say(campaign_table(geometry, seconds, options.workers, options.threads))
+    return DONE
+
+
+def label(structures: Path, out: Path, options: LabelOptions) -> int:
+    """Label structures; print what could not be labelled."""
+    from sfumato.io import read_molecules
+    from sfumato.protocols.label import label_structures
+    from sfumato.protocols.scan_build import default_store
+    from sfumato.report.tables import exclusion_table
+
+    labelled = label_structures(
+        read_molecules(structures),
+        options.made(),
+        out,
+        store=options.store or default_store(out),
+        executor=options.hands(),
+        retry_failed=options.retry_failed,
+        watch=_progress(options.level, "structures"),
+    )
+    if labelled.failed:
+        _say(exclusion_table(labelled.failed))
+    written = f"{out}: " if labelled.count else ""
+    _say(f"{written}{labelled.count} of {labelled.count + len(labelled.failed)} structures labelled")
+    return DONE if not labelled.failed else PARTIAL
 
 
 def list_names() -> int:

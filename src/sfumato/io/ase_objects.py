@@ -6,7 +6,7 @@ calls `spin`; both names are read, both are written. Absent, they are 0 and 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +151,19 @@ def _numbers_text(values: ArrayLike) -> str:
     return " ".join(repr(float(value)) for value in np.ravel(values))
 
 
-def _frame_text(system: System, energy: float | None, forces: Floats | None, stress: Floats | None) -> str:
+def _quoted(text: str) -> str:
+    """Write a word so that ASE reads it back, backslashes of a SMILES too."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _frame_text(
+    system: System,
+    energy: float | None,
+    forces: Floats | None,
+    stress: Floats | None,
+    info: Mapping[str, str],
+) -> str:
     from ase.data import chemical_symbols
 
     head = []
@@ -164,21 +176,28 @@ def _frame_text(system: System, energy: float | None, forces: Floats | None, str
         head.append(f'stress="{_numbers_text(stress)}"')
     head += [f"charge={system.charge}", f"multiplicity={system.multiplicity}"]
     head.append('pbc="{}"'.format(" ".join("FT"[int(p)] for p in system.pbc)))
+    head += [f"{key}={_quoted(text)}" for key, text in info.items() if text]
     rows = system.positions if forces is None else np.concatenate([system.positions, forces], axis=1)
     body = [f"{chemical_symbols[z]} {_numbers_text(row)}" for z, row in zip(system.numbers, rows)]
     return "\n".join([str(len(system)), " ".join(head), *body, ""])
 
 
-def write_systems(path: str | Path, systems: Sequence[System], predictions: Prediction | None = None) -> None:
+def write_systems(
+    path: str | Path,
+    systems: Sequence[System],
+    predictions: Prediction | None = None,
+    info: Sequence[Mapping[str, str]] | None = None,
+) -> None:
     """Write structures, and what was predicted for them, as extended XYZ that reads back bit for bit.
 
     Args:
         path: the file, replaced if it exists.
         systems: the structures.
         predictions: energies (S,), forces (N, 3) and, optionally, stresses of all structures in order.
+        info: further words of each structure, for example {"name": "ethane"}; empty ones are left out.
 
     Raises:
-        ValueError: predictions for another number of structures or atoms.
+        ValueError: predictions or words for another number of structures or atoms.
     """
     counts = [len(system) for system in systems]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(int)
@@ -189,12 +208,15 @@ def write_systems(path: str | Path, systems: Sequence[System], predictions: Pred
             f"{path}: {len(predictions.energy)} energies and {len(predictions.forces)} force vectors were "
             f"given for {len(systems)} structures with {offsets[-1]} atoms"
         )
+    words = [{}] * len(systems) if info is None else info
+    if len(words) != len(systems):
+        raise ValueError(f"{path}: words of {len(words)} structures were given for {len(systems)}")
     text = []
     for k, system in enumerate(systems):
         if predictions is None:
-            text.append(_frame_text(system, None, None, None))
+            text.append(_frame_text(system, None, None, None, words[k]))
             continue
         stress = None if predictions.stress is None else predictions.stress[k]
         forces = predictions.forces[offsets[k] : offsets[k + 1]]
-        text.append(_frame_text(system, float(predictions.energy[k]), forces, stress))
+        text.append(_frame_text(system, float(predictions.energy[k]), forces, stress, words[k]))
     Path(path).write_text("".join(text), encoding="utf-8")

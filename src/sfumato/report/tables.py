@@ -18,17 +18,19 @@ from rich.table import Table
 from rich.text import Text
 
 from sfumato.execution.progress import duration
+from sfumato.io import Exclusion
 from sfumato.protocols import bsct
+from sfumato.report.kinds import type_word
 from sfumato.words import nearest
 
 if TYPE_CHECKING:
     from sfumato.metrics.stats import Estimate, PairedDifference
     from sfumato.protocols.run import BsctRun, Cost
-    from sfumato.protocols.scan_build import Exclusion
+    from sfumato.protocols.scan_build import Geometry
     from sfumato.reference.quality import QualityReport
 
 MODELS_PER_BOND_TABLE = 3
-"""As many as fit beside the bond type."""
+"""As many as fit beside the type."""
 
 NAMES_SHOWN = 3
 """Scans named in a group of failures before the rest is only counted; the HTML report names all."""
@@ -57,12 +59,12 @@ class Metric:
 
 
 _ROUGH = (
-    "Force Smoothness Deviation: along a scan, the steepest change per bond length of the logarithm of the "
-    "model's squared force change over the reference's. A kink or ripple that the reference does not have "
-    "makes it large; the reference itself has 0."
+    "Force Smoothness Deviation: along a scan, the steepest change per Å of bond or arc length of the "
+    "logarithm of the model's squared force change over the reference's. A kink or ripple that the reference "
+    "does not have makes it large; the reference itself has 0."
 )
-_SHORTER = "Over the frames up to the reference minimum, the compressed bond."
-_LONGER = "Over the frames from the reference minimum on, the stretched bond."
+_SHORTER = "Over the frames up to the reference minimum; for bonds, the compressed side."
+_LONGER = "Over the frames from the reference minimum on; for bonds, the stretched side."
 _WORK = (
     "Work–energy residual: the largest mismatch between an energy step of the model and the work of its own "
     "forces. Large where the energy jumps or the force is not its gradient."
@@ -88,30 +90,30 @@ _METRICS = (
         "eV",
         "The same on the stretched side, where the coarse grid on the repulsive wall adds little.",
     ),
-    ("minima", "spurious_minima", "extra minima", "", "Minima of E(b) beyond those of the reference."),
-    ("maxima", "spurious_maxima", "extra maxima", "", "Maxima of E(b) beyond those of the reference."),
+    ("minima", "spurious_minima", "extra minima", "", "Minima of the energy beyond those of the reference."),
+    ("maxima", "spurious_maxima", "extra maxima", "", "Maxima of the energy beyond those of the reference."),
     (
         "inflections",
         "spurious_inflections",
         "extra inflections",
         "",
-        "Inflections of E(b) beyond those of the reference.",
+        "Inflections of the energy beyond those of the reference.",
     ),
     (
         "position",
         "well_position_error",
         "well position",
         "Å",
-        "Model − reference: bond length at the minimum.",
+        "Model − reference: coordinate at the minimum.",
     ),
     (
         "depth",
         "well_depth_error",
         "well depth",
         "eV",
-        "Model − reference: rise from the minimum to the longest bond.",
+        "Model − reference: rise from the minimum to the last frame.",
     ),
-    ("wall", "wall_error", "wall", "eV", "Model − reference: rise from the minimum to the shortest bond."),
+    ("wall", "wall_error", "wall", "eV", "Model − reference: rise from the minimum to the first frame."),
 )
 
 
@@ -238,7 +240,7 @@ def model_table(run: BsctRun) -> RenderableType:
 
 
 def bond_table(run: BsctRun, metric: str | None = None) -> RenderableType:
-    """Return a number per bond type, three models to a table.
+    """Return a number per type of scan, three models to a table.
 
     Args:
         run: any number of models.
@@ -248,12 +250,11 @@ def bond_table(run: BsctRun, metric: str | None = None) -> RenderableType:
         ValueError: no model has this metric.
     """
     metric = check_metric(run, metric)
-    tables = []
-    models = ranked(run)
+    tables, models, what = [], ranked(run), type_word(run)
     for start in range(0, len(models), MODELS_PER_BOND_TABLE):
         group = models[start : start + MODELS_PER_BOND_TABLE]
-        table = _table(f"{heading_of(run, metric)} by bond type")
-        table.add_column("bond", no_wrap=True)
+        table = _table(f"{heading_of(run, metric)} by {what}")
+        table.add_column(what.removesuffix(" type"), no_wrap=True)
         table.add_column("scans", justify="right", no_wrap=True)
         for model in group:
             table.add_column(Text(model.name), justify="right")
@@ -394,17 +395,51 @@ def quality_table(quality: QualityReport) -> RenderableType:
 
 
 def exclusion_table(excluded: Iterable[Exclusion]) -> RenderableType:
-    """Return which molecules gave no scan of which bond, by reason; the most frequent first."""
-    groups: dict[str, list[str]] = {}
+    """Return what was left out, by kind of reason with the first as an example; the most frequent first."""
+    groups: dict[str, list[Exclusion]] = {}
     for exclusion in excluded:
-        reason = re.sub(r"^bond \d+-\d+: ", "", exclusion.reason)
-        groups.setdefault(reason, []).append(exclusion.name)
+        reason = re.sub(r"^atoms [\d-]+: ", "", exclusion.reason)
+        kind = re.match(r"clash|jump|line|record|structure", reason)
+        groups.setdefault(kind[0] if kind else reason, []).append(Exclusion(exclusion.name, reason))
     table = _table("Left out")
     table.add_column("count", justify="right", no_wrap=True)
     table.add_column("reason", overflow="fold")
-    table.add_column("molecules", overflow="fold")
-    for reason, names in sorted(groups.items(), key=lambda group: -len(group[1])):
-        table.add_row(str(len(names)), Text(reason), _some(list(dict.fromkeys(names))))
+    table.add_column("names", overflow="fold")
+    for alike in sorted(groups.values(), key=lambda group: -len(group)):
+        reasons = {exclusion.reason for exclusion in alike}
+        reason = alike[0].reason if len(reasons) == 1 else f"for example {alike[0].reason}"
+        names = dict.fromkeys(exclusion.name for exclusion in alike)
+        table.add_row(str(len(alike)), Text(reason), _some(list(names)))
+    return table
+
+
+def campaign_table(geometry: Geometry, seconds: float, workers: int, threads: int) -> RenderableType:
+    """Return what a campaign would take.
+
+    Args:
+        geometry: its scans.
+        seconds: that a point takes on average.
+        workers: processes that share the time.
+        threads: of each.
+    """
+    points = len(geometry.frames)
+    table = _table("Plan")
+    table.add_column("type", overflow="fold")
+    for title in ("scans", "points", "core-hours", "time"):
+        table.add_column(title, justify="right", no_wrap=True)
+
+    def row(name: str, scans: int, points: int) -> None:
+        total = seconds * points
+        hours, left = number(total * threads / 3600), duration(total / max(workers, 1))
+        table.add_row(Text(name), str(scans), str(points), hours, left)
+
+    for stratum in sorted({scan.stratum for scan in geometry.scans}):
+        members = [scan for scan in geometry.scans if scan.stratum == stratum]
+        row(stratum, len(members), sum(map(len, members)))
+    table.add_section()
+    row("together", len(geometry.scans), points)
+    many = "1 worker" if workers == 1 else f"{workers} workers"
+    table.caption = f"With {many} of {threads} thread(s), from a few timed points: {number(seconds)} s each."
     return table
 
 
@@ -428,7 +463,7 @@ def heading_of(run: BsctRun, metric: str) -> str:
 
 
 def bond_counts(run: BsctRun) -> dict[str, int]:
-    """Return how many scans of each bond type the run covers, in the order of the data."""
+    """Return how many scans of each type the run covers, in the order of the data."""
     counts: dict[str, int] = {}
     for name in next(iter(run.models.values())).scans:
         bond = name.split("/")[0]
