@@ -7,6 +7,7 @@ are the same as on this machine. A lost pilot gives its tasks back as `Lost`; Pa
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
 import pickle
@@ -68,7 +69,7 @@ class ParslSettings:
         config = load_config(self.config)
         config.run_dir = str(scratch.resolve())
         limits = replace(self.limits, workers=1)
-        with _kernel(config) as kernel:
+        with _log(config), _kernel(config) as kernel:
             yield from _drain(kernel, pickle.dumps(job), iter(tasks), limits)
 
 
@@ -130,6 +131,29 @@ def _kernel(config: Any) -> Iterator[Any]:
                     executor.provider.cancel(list(executor.blocks_to_job_id.values()))
                     if getattr(executor, "interchange_proc", None):
                         executor.interchange_proc.kill()
+
+
+@contextmanager
+def _log(config: Any) -> Iterator[None]:
+    """Write Parsl's log in its folder; Parsl's own way leaves the file open and the loggers changed."""
+    if config.initialize_logging is not True:  # the user's affair
+        yield
+        return
+    config.initialize_logging = False
+    folder = Path(config.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / "parsl.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(threadName)s %(levelname)s: %(message)s"))
+    logger = logging.getLogger("parsl")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()
 
 
 def _drain(kernel: Any, job: bytes, tasks: Iterator[Task], limits: PoolSettings) -> Results[Task]:

@@ -1,0 +1,255 @@
+"""Pilot jobs do what a local pool does, end with the driver, and may be killed."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sfumato.execution.campaign import label
+from sfumato.execution.parsl import ParslSettings, load_config
+from sfumato.execution.pool import GIB, PoolSettings
+from sfumato.execution.records import Header, RecordFile, ok
+from sfumato.execution.runner import Item, each, run
+from sfumato.reference.engines import TBLite
+from tests.test_campaign_kills import Campaign, processes, water
+
+CONFIG = """
+from parsl.config import Config
+from parsl.executors import HighThroughputExecutor
+from parsl.providers import LocalProvider
+
+def config():
+    return Config(
+        executors=[
+            HighThroughputExecutor(
+                label="here",
+                address="127.0.0.1",
+                cores_per_worker=0.5,
+                max_workers_per_node=2,
+                heartbeat_period=1,
+                heartbeat_threshold=4,
+                provider=LocalProvider(init_blocks=1, max_blocks=1),
+            )
+        ],
+        strategy_period=1,
+    )
+"""
+
+PILOT = "process_worker_pool.py"
+
+
+@pytest.fixture
+def config(tmp_path):
+    pytest.importorskip("parsl")
+    path = tmp_path / "config.py"
+    path.write_text(CONFIG)
+    return path
+
+
+@dataclass(frozen=True)
+class Misbehaves:
+    """Squares numbers; strings say what to do instead."""
+
+    def build(self):
+        def one(item):
+            match item.payload:
+                case "die":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "hang":
+                    time.sleep(60)
+                case "much":
+                    np.ones(GIB // 16)
+            return ok(item.key, seconds=1.0, value=item.payload**2, pid=os.getpid(), cwd=os.getcwd())
+
+        return lambda chunk: each(chunk, one)
+
+
+def ours():
+    """The processes of this campaign's Parsl: its interchange, its pilots and their workers."""
+    words = (PILOT, "sfumato.execution.parsl", "interchange", "HTEX")
+    return {pid: line for pid, (_, line) in processes().items() if any(word in line for word in words)}
+
+
+def all_gone(before, seconds=20):
+    end = time.monotonic() + seconds
+    while set(ours()) - set(before) and time.monotonic() < end:
+        time.sleep(0.1)
+    return {pid: line for pid, line in ours().items() if pid not in before}
+
+
+def test_pilots_make_the_records_that_a_local_pool_makes(config, tmp_path):
+    before = ours()
+    there = label(water(8), TBLite(), tmp_path / "there", executor=ParslSettings(config))
+    here = label(water(8), TBLite(), tmp_path / "here", executor=PoolSettings(1))
+    facts = ("key", "status", "energy", "forces")
+    assert [[r[fact] for fact in facts] for r in there] == [[r[fact] for fact in facts] for r in here]
+    assert all_gone(before) == {}
+
+
+@pytest.mark.slow
+def test_pilots_keep_the_limits_of_a_local_pool_and_leave_nothing_behind(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    before, threads, path = ours(), set(threading.enumerate()), os.environ["PATH"]
+    limits = PoolSettings(timeout=3.0, memory=0.4, recycle=2)
+    payloads = [1, 2, "die", "hang", "much", 3, 4, 5]
+    items = [Item(f"k{i}", payload) for i, payload in enumerate(payloads)]
+    with RecordFile(tmp_path / "store" / "records.jsonl", Header("test", 1, "squares", "id")) as file:
+        tally = run(Misbehaves(), items, file, pool=ParslSettings(config, limits))
+    records = {item.payload: file.records[item.key] for item in items}
+    assert [records[n]["value"] for n in (1, 2, 3, 4, 5)] == [1, 4, 9, 16, 25]
+    assert "killed by SIGKILL (often: out of memory; the limit is 0.4 GiB)" in records["die"]["reason"]
+    assert records["hang"]["reason"] == "timed out after 3 s"
+    assert records["much"]["reason"] == "out of memory: limit 0.4 GiB per worker"
+    assert tally.failed == 3
+    assert os.getpid() not in {records[n]["pid"] for n in (1, 2, 3)}
+    assert all_gone(before) == {}
+    assert set(threading.enumerate()) <= threads
+    assert os.environ["PATH"] == path
+    assert multiprocessing.active_children() == []
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.py", "store"]
+    assert "Starting DataFlowKernel" in (tmp_path / "store/records.logs/parsl.log").read_text()
+    files = [h for h in logging.getLogger("parsl").handlers if isinstance(h, logging.FileHandler)]
+    assert files == []
+
+
+@dataclass(frozen=True)
+class Unbuildable:
+    def build(self):
+        raise ValueError("no such model")
+
+
+@pytest.mark.slow
+def test_what_the_job_raises_ends_the_run_and_the_pilots(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    before = ours()
+    with pytest.raises(ValueError, match="no such model"):
+        list(ParslSettings(config).map(Unbuildable(), [(Item("k", 1),)], tmp_path / "logs"))
+    assert all_gone(before) == {}
+
+
+@pytest.mark.slow
+def test_pilots_that_cannot_start_are_an_error_with_the_reason(config, tmp_path):
+    config.write_text(CONFIG.replace("max_blocks=1", "max_blocks=1, worker_init='echo no module; exit 3'"))
+    before = ours()
+    with pytest.raises(
+        ValueError, match=r"(?s)pilot job after pilot job fails.*EXIT CODE: 3.*All that finished"
+    ):
+        list(ParslSettings(config).map(Unbuildable(), [(Item("k", 1),)], tmp_path / "logs"))
+    assert all_gone(before) == {}
+
+
+@pytest.mark.slow
+def test_a_strategy_that_starts_no_new_pilots_is_an_error_when_they_are_gone(config, tmp_path):
+    text = CONFIG.replace("strategy_period=1", "strategy_period=1, strategy='none'")
+    config.write_text(text.replace("max_blocks=1", "max_blocks=1, worker_init='exit 0'"))
+    with pytest.raises(ValueError, match="all pilot jobs of 'here' ended"):
+        list(ParslSettings(config).map(Unbuildable(), [(Item("k", 1),)], tmp_path / "logs"))
+
+
+@pytest.mark.slow
+def test_a_killed_pilot_leaves_no_trace(config, tmp_path):
+    campaign = Campaign(tmp_path, str(config), count=40)
+    before = ours()
+    process = campaign.start()
+    campaign.wait_for(5)
+    (pilot,) = (pid for pid, line in ours().items() if PILOT in line and "bash" not in line)
+    os.kill(pilot, signal.SIGKILL)
+    errors = process.communicate(timeout=180)[1]
+    assert process.returncode == 0, errors
+    campaign.compare(tmp_path)
+    assert all_gone(before) == {}
+    assert len(list((campaign.store / "records/GFN2-xTB.logs/000/submit_scripts").glob("*.sh"))) == 2
+
+
+@pytest.mark.slow
+def test_a_killed_driver_takes_its_pilots_along_and_can_be_started_again(config, tmp_path):
+    campaign = Campaign(tmp_path, str(config), count=40)
+    before = ours()
+    process = campaign.start()
+    campaign.wait_for(5)
+    process.kill()
+    process.communicate()
+    finished = set(campaign.records)
+    assert all_gone(before, seconds=40) == {}
+    campaign.finish()
+    assert finished <= set(campaign.records)
+    campaign.compare(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_driver_cancels_its_pilots(config, tmp_path, number):
+    campaign = Campaign(tmp_path, str(config), count=40)
+    before = ours()
+    process = campaign.start()
+    campaign.wait_for(5)
+    os.killpg(process.pid, number)  # as a terminal's Ctrl-C does
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number, errors
+    assert all_gone(before) == {}
+    assert 5 <= len(campaign.records) < 40
+    campaign.finish()
+    campaign.compare(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_dead_interchange_is_an_error_and_not_a_wait(config, tmp_path):
+    campaign = Campaign(tmp_path, str(config), count=40)
+    before = ours()
+    process = campaign.start()
+    campaign.wait_for(5)
+    (interchange,) = (pid for pid, line in ours().items() if "interchange" in line)
+    os.kill(interchange, signal.SIGKILL)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "interchange of 'here' ended" in errors
+    assert all_gone(before) == {}
+    campaign.finish()
+    campaign.compare(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must be a parsl.config.Config .* found nothing"),
+        ("config = 3", "must be a parsl.config.Config .* found a int"),
+        ("def config():\n    return None", "found nothing"),
+        ("config = undefined", "NameError: name 'undefined' is not defined"),
+        ("import nowhere_at_all", "ModuleNotFoundError"),
+        ("config = (", "SyntaxError"),
+        ("from parsl.config import Config\nconfig = Config()", "starts no pilot jobs"),
+    ],
+)
+def test_a_file_without_a_configuration_is_refused(tmp_path, text, message):
+    pytest.importorskip("parsl")
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ValueError, match=rf"mine\.py: .*{message}"):
+        load_config(tmp_path / "mine.py")
+
+
+def test_a_configuration_may_be_a_value_or_a_function(config, tmp_path):
+    (tmp_path / "value.py").write_text(CONFIG + "\nconfig = config()")
+    for path in (config, tmp_path / "value.py"):
+        assert [executor.label for executor in load_config(path).executors] == ["here"]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    pytest.importorskip("parsl")
+    with pytest.raises(ValueError, match=r"nowhere\.py: there is no such file"):
+        label(water(1), TBLite(), tmp_path / "store", executor=ParslSettings(tmp_path / "nowhere.py"))
+
+
+def test_without_parsl_the_error_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "parsl", None)
+    monkeypatch.setitem(sys.modules, "parsl.config", None)
+    with pytest.raises(ValueError, match=r"pip install 'sfumato\[cluster\]'"):
+        load_config(tmp_path / "config.py")
