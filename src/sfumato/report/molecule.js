@@ -29,7 +29,8 @@
       canvas.width = width * ratio;
       canvas.height = height * ratio;
       pen.setTransform(ratio, 0, 0, ratio, width / 2, height / 2);
-      const scale = 0.48 * Math.min(width, 1.6 * height) / reach;
+      const tall = scene.scanned.length === 2 ? 1.6 : 1;  // what a bond pulls apart lies along the width
+      const scale = 0.48 * Math.min(width, tall * height) / reach;
       const atoms = atomsAt(frame).map(v => times(turn, v));
       const flat = v => [v[0] * scale, -v[1] * scale];
       const parts = atoms.map((v, k) => ({z: v[2], atom: k}));
@@ -72,7 +73,7 @@
         pen.fillStyle = symbol === 'S' ? '#000' : '#fff';
         pen.fillText(symbol, x, y);
       }
-      const angle = scene.degrees ? ` (${scene.degrees[frame].toFixed(1)}°)` : '';
+      const angle = scene.degrees ? ` (${scene.degrees[frame].toFixed(1)}°)`.replace('-', '−') : '';
       output.textContent = `${scene.lengths[frame].toFixed(3)} Å${angle}`;
     };
 
