@@ -13,7 +13,7 @@ SOURCE = Path(sfumato.__file__).parent
 
 # Earlier layers may not import from later ones; modules of one layer may import each other without a cycle.
 LAYERS = [
-    ["units", "systems", "words", "config"],
+    ["units", "systems", "frames", "words", "config"],
     ["graph", "metrics", "reference.scans"],
     ["models", "io", "datasets"],
     ["reference", "potentials", "training"],
