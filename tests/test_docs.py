@@ -24,9 +24,10 @@ def run(command, folder, **kwargs):
 
 
 def test_the_readmes_blocks_run(tmp_path):
-    pytest.importorskip("tblite", reason="the README's example model is GFN1-xTB")
+    pytest.importorskip("tblite", reason="the README's example model is GFN2-xTB")
+    pytest.importorskip("rdkit", reason="the README's molecules are SMILES")
     blocks = list(BLOCK.finditer((ROOT / "README.md").read_text()))
-    assert [block["what"].split()[0] for block in blocks] == ["file", "run", "python"]
+    assert [block["what"].split()[0] for block in blocks] == ["file", "run", "file", "run", "python"]
     for block in blocks:
         if block["file"]:
             (tmp_path / block["file"]).write_text(block["text"])
@@ -36,6 +37,7 @@ def test_the_readmes_blocks_run(tmp_path):
             out = run([sys.executable, "-c", block["text"]], tmp_path)
             assert re.search(r"gfn2-xtb: [\d.]+ \[[\d.]+, [\d.]+\] 1/Å on 9 of 9 scans", out)
     assert (tmp_path / "runs" / "report.html").stat().st_size > 1e6
+    assert (tmp_path / "labelled.extxyz").read_text().count("energy=") == 2
 
 
 @pytest.mark.parametrize(
