@@ -1,0 +1,219 @@
+"""What a token sees of the geometry: Gaussians of a distance, harmonics of a direction, Legendre of an angle.
+
+All are infinitely often differentiable where they are evaluated. Harmonics and Legendre polynomials are
+closed under differentiation: their derivatives are fixed combinations of themselves, so that the backward
+pass needs the values only, and any order of derivative comes for free.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+
+def solid_harmonics(vector: Tensor, l_max: int) -> Tensor:
+    """Return the real solid harmonics r^l Y_lm of vectors, (l, m) in the order (0,0), (1,−1), (1,0), (1,1), ….
+
+    On unit vectors they are the spherical harmonics in component normalisation, Σ_m Y_lm² = 2l + 1.
+
+    Args:
+        vector: (E, 3), any length.
+        l_max: highest degree.
+
+    Returns:
+        (E, (l_max + 1)²).
+    """
+    found: Tensor = _SolidHarmonics.apply(vector, l_max)  # type: ignore[no-untyped-call]
+    return found
+
+
+def legendre(cosine: Tensor, degree: int, mask: Tensor) -> Tensor:
+    """Return the Legendre polynomials P_0 … P_degree of cosines, all of them times a mask.
+
+    Args:
+        cosine: (N, K, K); zero where the mask is.
+        degree: highest degree, at least 1.
+        mask: (N, K, K), one or zero.
+
+    Returns:
+        (N, degree + 1, K, K).
+    """
+    found: Tensor = _Legendre.apply(cosine, degree, mask)  # type: ignore[no-untyped-call]
+    return found
+
+
+def gaussians(distance: Tensor, centres: Tensor, width: float, height: float) -> Tensor:
+    """Return height · exp(−(d − μ_n)² / 2 width²), twice differentiable in the distance.
+
+    Args:
+        distance: (E,) Å.
+        centres: (R,) μ, Å.
+        width: Å.
+        height: of each Gaussian at its centre.
+
+    Returns:
+        (E, R).
+
+    Source: Liu et al. 2026, Section 5.1.
+    """
+    found: Tensor = _Gaussians.apply(distance, centres, width, height)  # type: ignore[no-untyped-call]
+    return found
+
+
+def smearing(count: int, cutoff: float, scale: float) -> tuple[Tensor, float, float]:
+    """Return centres, width and height of Gaussians on 0 … cutoff whose width is `scale` spacings.
+
+    The height 1/√(γ √π) makes the norm of a row one for every γ, so that the size of what follows does not
+    depend on the smearing.
+
+    Args:
+        count: number of Gaussians.
+        cutoff: Å.
+        scale: γ, width over spacing.
+
+    Source: Liu et al. 2026, Section 5.1.
+    """
+    width = scale * cutoff / (count - 1)
+    return torch.linspace(0.0, cutoff, count, dtype=torch.float64), width, (scale * math.pi**0.5) ** -0.5
+
+
+class _SolidHarmonics(Function):
+    @staticmethod
+    def forward(ctx: Any, vector: Tensor, l_max: int) -> Tensor:
+        x, y, z = vector.detach().unbind(-1)
+        r2 = x * x + y * y + z * z
+        # (x + iy)^m = real[m] + i imaginary[m]
+        real, imaginary = [torch.ones_like(x)], [torch.zeros_like(x)]
+        for m in range(l_max):
+            real.append(x * real[m] - y * imaginary[m])
+            imaginary.append(x * imaginary[m] + y * real[m])
+        q: dict[tuple[int, int], Tensor] = {(0, 0): real[0]}
+        for l in range(1, l_max + 1):  # noqa: E741
+            q[l, l] = (2 * l - 1) * q[l - 1, l - 1]
+            q[l, l - 1] = (2 * l - 1) * z * q[l - 1, l - 1]
+            for m in range(l - 1):
+                q[l, m] = ((2 * l - 1) * z * q[l - 1, m] - (l + m - 1) * r2 * q[l - 2, m]) / (l - m)
+        rows = []
+        for l in range(l_max + 1):  # noqa: E741
+            rows += [_norm(l, m) * q[l, m] * imaginary[m] for m in range(l, 0, -1)]
+            rows += [_norm(l, m) * q[l, m] * real[m] for m in range(l + 1)]
+        values = torch.stack(rows, dim=-1)
+        ctx.save_for_backward(values)
+        ctx.l_max = l_max
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (values,) = ctx.saved_tensors
+        slopes = _slopes(ctx.l_max).to(grad)
+        return torch.stack([((grad @ slope) * values).sum(-1) for slope in slopes], dim=-1), None
+
+
+def _norm(l: int, m: int) -> float:  # noqa: E741
+    return math.sqrt((2 - (m == 0)) * (2 * l + 1) * math.factorial(l - m) / math.factorial(l + m))
+
+
+@lru_cache
+def _slopes(l_max: int) -> Tensor:
+    """Return D (3, n, n) with ∂Y_a/∂x_c = Σ_b D_cab Y_b.
+
+    With Φ_lm = Q_lm (x + iy)^m: ∂_z Φ_lm = (l+m) Φ_{l−1,m}, (∂_x + i∂_y) Φ_lm = −Φ_{l−1,m+1} and
+    (∂_x − i∂_y) Φ_lm = (l+m)(l+m−1) Φ_{l−1,m−1}; for m = 0 the latter is the conjugate of the former.
+    """
+    n = (l_max + 1) ** 2
+    slopes = torch.zeros(3, n, n, dtype=torch.float64)
+
+    def put(axis: int, l: int, m: int, to: int, factor: float) -> None:  # noqa: E741
+        """Add factor · (component `to` of l − 1) to the slope of component m of l, both not normalised."""
+        if abs(to) < l:
+            ratio = _norm(l, abs(m)) / _norm(l - 1, abs(to))
+            slopes[axis, l * (l + 1) + m, (l - 1) * l + to] += factor * ratio
+
+    for l in range(1, l_max + 1):  # noqa: E741
+        put(0, l, 0, 1, -1.0)
+        put(1, l, 0, -1, -1.0)
+        put(2, l, 0, 0, l)
+        for m in range(1, l + 1):
+            a = (l + m) * (l + m - 1)
+            put(0, l, m, m - 1, a / 2)
+            put(0, l, m, m + 1, -0.5)
+            put(0, l, -m, -(m + 1), -0.5)
+            put(1, l, m, -(m + 1), -0.5)
+            put(1, l, -m, m - 1, a / 2)
+            put(1, l, -m, m + 1, 0.5)
+            if m > 1:
+                put(0, l, -m, -(m - 1), a / 2)
+                put(1, l, m, -(m - 1), -a / 2)
+            put(2, l, m, m, l + m)
+            put(2, l, -m, -m, l + m)
+    return slopes
+
+
+class _Legendre(Function):
+    @staticmethod
+    def forward(ctx: Any, cosine: Tensor, degree: int, mask: Tensor) -> Tensor:
+        n, k, _ = cosine.shape
+        values = cosine.new_empty(n, degree + 1, k, k)
+        values[:, 0], values[:, 1] = mask, cosine
+        for l in range(1, degree):  # noqa: E741
+            product = cosine * values[:, l]
+            values[:, l + 1] = product.mul_((2 * l + 1) / (l + 1)).sub_(values[:, l - 1], alpha=l / (l + 1))
+        ctx.save_for_backward(values)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (values,) = ctx.saved_tensors
+        n, degrees, k, _ = values.shape
+        # P_l' = Σ (2j+1) P_j over j = l−1, l−3, …
+        slope = grad.new_zeros(degrees, degrees)
+        for l in range(degrees):  # noqa: E741
+            for j in range(l - 1, -1, -2):
+                slope[j, l] = 2 * j + 1
+        mixed = torch.matmul(slope, grad.reshape(n, degrees, k * k))
+        return (mixed.view_as(values) * values).sum(1), None, None
+
+
+class _Gaussians(Function):
+    @staticmethod
+    def forward(ctx: Any, distance: Tensor, centres: Tensor, width: float, height: float) -> Tensor:
+        z = (distance.detach()[:, None] - centres) / width
+        values = z.square_().mul_(-0.5).exp_().mul_(height)
+        ctx.save_for_backward(distance, centres, values)
+        ctx.width = width
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        distance, centres, values = ctx.saved_tensors
+        found: Tensor = _GaussiansBackward.apply(distance, grad, centres, values.detach(), ctx.width)  # type: ignore[no-untyped-call]
+        return found, None, None, None
+
+
+class _GaussiansBackward(Function):
+    """Σ_n g_n v_n′ with v′ = −z v / width, z = (d − μ)/width; its derivative has v″ = (z² − 1) v / width²."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, distance: Tensor, grad: Tensor, centres: Tensor, values: Tensor, width: float
+    ) -> Tensor:
+        ctx.save_for_backward(distance, grad, centres, values)
+        ctx.width = width
+        z = (centres - distance[:, None]).mul_(values)
+        found: Tensor = torch.linalg.vecdot(z, grad) / width**2
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        distance, grad, centres, values = ctx.saved_tensors
+        z = (centres - distance[:, None]) / ctx.width
+        slope = z * values
+        curved = torch.linalg.vecdot(z.mul_(slope).sub_(values), grad)
+        return outer * curved / ctx.width**2, slope.mul_(outer[:, None] / ctx.width), None, None, None
