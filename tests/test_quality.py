@@ -274,7 +274,7 @@ def test_angles_and_torsions_are_judged_like_bonds(coordinate: str) -> None:
     assert report.net_torque[scan.name] < 1e-5
     assert "jumps" in failed(check(with_jump(scan, 40, 0.03)))
     moved = scan.positions.copy()
-    moved[7, scan.atoms[-1], 2] += 1e-5
+    moved[7, scan.atoms[-1]] += 1e-5
     assert "grid" in failed(check(replace(scan, positions=moved)))
     whole_turns = replace(scan, coordinate=scan.coordinate + 1e-5)
     assert failed(check(whole_turns)) == ["grid"]
