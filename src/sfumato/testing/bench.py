@@ -1,0 +1,341 @@
+"""The bench a potential is put on: settings, counted evaluations, structures it knows, its noise."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from sfumato.systems import Batch, Floats, Prediction, System
+from sfumato.testing import structures
+from sfumato.testing.numerics import Derivative, noise_level, ridders
+from sfumato.testing.result import NotApplicableError
+
+if TYPE_CHECKING:
+    from sfumato.potentials.potential import Potential
+
+DOUBLE_NOISE = 1e-9
+"""eV and eV/Å; what is noisier works in single precision, or iterates to a threshold."""
+
+SYMMETRY = {"double": 1e-10, "single": 1e-4}
+"""eV and eV/Å by which equivalent inputs may differ."""
+
+RELATIVE = 1e-6
+"""By which a force may differ from the gradient, over the largest force component."""
+
+MARGIN = 10.0
+"""Standard deviations of noise that are never a failure: the largest of 10⁴ numbers is at 4, a difference
+of two has √2, and noise differs from structure to structure."""
+
+NOISE_STEP = 5e-5
+"""Å; small enough that the sixth difference of a smooth potential is below rounding, large enough that a
+position in single precision (3e-7 Å) is another one."""
+
+STEPS = {"double": 1e-3, "single": 0.03}
+"""Å, the largest displacement of all atoms together in a derivative. Small, so that an energy that jumps
+nearby is not taken for a wrong force; as large as noise demands."""
+
+LEVELS = 0.5 ** np.arange(5)
+"""Of the largest displacement, those that are extrapolated."""
+
+
+class Settings(BaseModel):
+    """What decides the contract's results besides the potential.
+
+    Args:
+        elements: symbols the test structures are made of, at most four; by default H C N O, or the first of
+            a few other sets that the potential knows.
+        periodic: whether to test crystals and slabs; by default unless the potential says it has none
+            (an attribute `periodic` that is false) or refuses them.
+        reach: Å to which atoms are pulled apart in search of a cutoff.
+        points: of each path that is searched for jumps.
+        seed: of displacements, rotations, orders.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    elements: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=4)
+    periodic: bool | None = None
+    reach: float = Field(default=8.0, gt=3)
+    points: int = Field(default=41, ge=20)
+    seed: int = 0
+
+    @field_validator("elements")
+    @classmethod
+    def _known(cls, elements: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        from ase.data import atomic_numbers
+
+        from sfumato.words import nearest
+
+        for symbol in elements or ():
+            if symbol not in atomic_numbers:
+                raise ValueError(f"{symbol!r} is no element; {nearest(symbol, atomic_numbers)}")
+        return elements
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """What the potential says about one structure: eV, (N, 3) eV/Å, (3, 3) eV/Å³ or None."""
+
+    energy: float
+    forces: Floats
+    stress: Floats | None
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What cannot be told from noise, per energy and per force component.
+
+    Args:
+        energy: eV, standard deviation of the noise.
+        force: eV/Å, likewise.
+        inexact: eV/Å by which the force is not the gradient of the energy, as for an unconverged
+            self-consistent field; no more than `RELATIVE` allows, so that a wrong force buys no tolerance.
+    """
+
+    energy: float
+    force: float
+    inexact: float
+
+    @property
+    def roughness(self) -> float:
+        """eV/Å: a force is as rough as it is noisy or inexact."""
+        return max(self.force, self.inexact)
+
+
+@dataclass(frozen=True)
+class Slope:
+    """dE/du along one direction, by differences and by the force.
+
+    Args:
+        difference: dE/du by differences of the energy, eV/Å.
+        force: F·u, eV/Å.
+        largest: force component, eV/Å.
+    """
+
+    difference: Derivative
+    force: float
+    largest: float
+
+    @property
+    def mismatch(self) -> float:
+        """|dE/du + F·u| in eV/Å."""
+        return abs(self.difference.value + self.force)
+
+    @property
+    def scale(self) -> float:
+        """eV/Å that a relative error refers to; a force that is zero throughout must not pass."""
+        return max(self.largest, abs(self.difference.value), 1e-3)
+
+
+def same(first: Batch, second: Batch) -> bool:
+    """Return whether two batches hold the same bits."""
+    names = ("numbers", "positions", "index", "cell", "pbc", "charge", "multiplicity")
+    return all(getattr(first, n).tobytes() == getattr(second, n).tobytes() for n in names)
+
+
+class Bench:
+    """One potential under test.
+
+    Args:
+        potential: any potential.
+        settings: see `Settings`.
+
+    Raises:
+        ValueError: the potential can evaluate none of the structures.
+    """
+
+    def __init__(self, potential: Potential, settings: Settings) -> None:
+        self.potential, self.settings = potential, settings
+        self.evaluations = self.mutated = 0
+        self.cutoffs: list[float] = []
+        """Å, distances at which the search for cutoffs found a jump."""
+        self._points: dict[str, Point] = {}
+        self._noise: dict[str, tuple[float, float]] = {}
+        self._slopes: dict[tuple[str, int], Slope] = {}
+        self.elements = self._choose_elements()
+        self._structures: dict[str, System | str] = {}
+
+    # --- evaluations
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Evaluate a batch as it is, count its structures, and note if the potential changed its input."""
+        systems = len(batch)
+        handed = Batch(*(np.array(getattr(batch, n)) for n in batch.__dataclass_fields__))
+        found = self.potential.predict(handed)
+        self.evaluations += systems
+        self.mutated += not same(handed, batch)
+        if len(found.energy) != systems or len(found.forces) != len(batch.numbers):
+            raise ValueError(
+                f"{self.potential.name} returned {len(found.energy)} energies and {len(found.forces)} forces "
+                f"for {systems} structures of {len(batch.numbers)} atoms"
+            )
+        return found
+
+    def points(self, systems: Sequence[System], together: bool = False) -> list[Point]:
+        """Evaluate structures, in batches of the size the potential prefers, or all in one batch."""
+        size = len(systems) if together else max(1, self.potential.chunk)
+        found = []
+        for start in range(0, len(systems), size):
+            batch = Batch.of(systems[start : start + size])
+            prediction = self.predict(batch)
+            stress = prediction.stress
+            for k, (first, last) in enumerate(zip(batch.offsets, batch.offsets[1:])):
+                tensor = None if stress is None else stress[k]
+                found.append(Point(float(prediction.energy[k]), prediction.forces[first:last], tensor))
+        return found
+
+    def point(self, system: System) -> Point:
+        """Evaluate one structure, once."""
+        if system.identity not in self._points:
+            (self._points[system.identity],) = self.points([system])
+        return self._points[system.identity]
+
+    # --- structures
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Return a generator that depends on the seed and the purpose, not on the order of checks."""
+        return np.random.default_rng([self.settings.seed, zlib.crc32(purpose.encode())])
+
+    def structure(self, kind: str) -> System:
+        """Return a structure by the name of its maker in `structures`.
+
+        Raises:
+            NotApplicableError: the potential refuses it, or is not to be tested on it.
+        """
+        if kind not in self._structures:
+            self._structures[kind] = self._make(kind)
+        found = self._structures[kind]
+        if isinstance(found, str):
+            raise NotApplicableError(found)
+        return found
+
+    def available(self, *kinds: str) -> dict[str, System]:
+        """Return those structures that the potential takes.
+
+        Raises:
+            NotApplicableError: it takes none of them.
+        """
+        found, reasons = {}, []
+        for kind in kinds:
+            try:
+                found[kind] = self.structure(kind)
+            except NotApplicableError as error:
+                reasons.append(str(error))
+        if not found:
+            raise NotApplicableError("; ".join(dict.fromkeys(reasons)))
+        return found
+
+    def _make(self, kind: str) -> System | str:
+        if kind in ("crystal", "slab"):
+            if self.settings.periodic is False:
+                return "periodic structures were not asked for"
+            if self.settings.periodic is None and getattr(self.potential, "periodic", True) is False:
+                return f"{self.potential.name} says it has no periodic structures"
+        makers: dict[str, Callable[[], System]] = {
+            "molecule": lambda: structures.molecule(self.elements),
+            "cluster": lambda: structures.cluster(self.elements, self.rng("cluster")),
+            "crystal": lambda: structures.crystal(self.elements, self.rng("crystal")),
+            "slab": lambda: structures.slab(self.elements, self.rng("crystal")),
+        }
+        made = makers[kind]()
+        try:
+            self.point(made)
+        except (ValueError, NotImplementedError) as error:
+            return f"{kind}: {error}"
+        return made
+
+    def _choose_elements(self) -> tuple[int, ...]:
+        """Return the elements of the structures: those asked for, or the first set the potential takes."""
+        known = getattr(self.potential, "elements", None)
+        palettes = structures.PALETTES
+        if self.settings.elements is not None:
+            from ase.data import atomic_numbers
+
+            palettes = (tuple(atomic_numbers[symbol] for symbol in self.settings.elements),)
+        elif known:
+            known = sorted(int(z) for z in known)
+            palettes = (*(p for p in palettes if set(p) <= set(known)), tuple(known[:2]))
+        reason = ""
+        for palette in palettes:
+            for make in (structures.molecule, lambda p: structures.crystal(p, self.rng("crystal"))):
+                try:
+                    self.point(make(palette))
+                except Exception as error:  # noqa: BLE001 (calculators raise anything for unknown elements)
+                    reason = f"{type(error).__name__}: {error}"
+                else:
+                    return palette
+        raise ValueError(
+            f"{self.potential.name}: none of the test structures can be evaluated; name elements it knows "
+            f"(setting `elements`). The last attempt raised {reason}"
+        )
+
+    # --- noise and tolerances
+
+    def noise(self, system: System) -> tuple[float, float]:
+        """Return the noise of the energy in eV and of a force in eV/Å, from values along one direction."""
+        if system.identity not in self._noise:
+            direction = self.direction(system, 0)
+            path = [along(system, direction, k * NOISE_STEP) for k in (-4, -3, -2, -1, 1, 2, 3, 4)]
+            found = self.points(path)
+            found.insert(4, self.point(system))
+            energy, forces = np.array([p.energy for p in found]), np.array([p.forces for p in found])
+            self._noise[system.identity] = noise_level(energy), noise_level(forces)
+        return self._noise[system.identity]
+
+    def floor(self, system: System) -> Floor:
+        """Return what cannot be told from noise at a structure."""
+        slope = self.slope(system, 0)
+        return Floor(*self.noise(system), inexact=min(slope.mismatch, RELATIVE * slope.scale))
+
+    def slope(self, system: System, k: int) -> Slope:
+        """Return dE/du and F·u along the k-th random direction of a structure."""
+        if (system.identity, k) not in self._slopes:
+            u = self.direction(system, k)
+            above, below = (
+                np.array([p.energy for p in self.points([along(system, u, s * h) for h in self.steps])])
+                for s in (1, -1)
+            )
+            forces = self.point(system).forces
+            work, largest = float((forces * u).sum()), float(np.abs(forces).max())
+            self._slopes[system.identity, k] = Slope(ridders(self.steps, above, below), work, largest)
+        return self._slopes[system.identity, k]
+
+    def direction(self, system: System, k: int) -> Floats:
+        """Return the k-th random direction of a structure, (N, 3) of norm 1."""
+        u = self.rng(f"direction {system.identity} {k}").normal(size=system.positions.shape)
+        unit: Floats = u / np.linalg.norm(u)
+        return unit
+
+    @property
+    def reference(self) -> System:
+        """The molecule, or for a potential without molecules the crystal."""
+        return next(iter(self.available("molecule", "crystal").values()))
+
+    @property
+    def precision(self) -> Literal["double", "single"]:
+        """ "double", unless energies or forces of the reference structure are noisier than that."""
+        return "double" if max(self.noise(self.reference)) <= DOUBLE_NOISE else "single"
+
+    @property
+    def steps(self) -> Floats:
+        """Å, displacements for derivatives."""
+        steps: Floats = np.asarray(STEPS[self.precision] * LEVELS, dtype=float)
+        return steps
+
+    def energy_tolerance(self, system: System) -> float:
+        """Return eV by which equivalent inputs may differ."""
+        return SYMMETRY[self.precision] + MARGIN * self.floor(system).energy
+
+    def force_tolerance(self, system: System) -> float:
+        """Return eV/Å by which equivalent inputs may differ."""
+        return SYMMETRY[self.precision] + MARGIN * self.floor(system).roughness
+
+
+def along(base: System, direction: Floats, distance: float) -> System:
+    """Return a structure displaced along a direction."""
+    return structures.moved(base, base.positions + distance * direction)

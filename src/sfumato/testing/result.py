@@ -1,0 +1,136 @@
+"""What the contract found: one result per check, and the report."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Status = Literal["passed", "failed", "not applicable"]
+
+
+class NotApplicableError(Exception):
+    """A check makes no sense for this potential; the message says why."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measured number against its tolerance.
+
+    Args:
+        value: what was found, ≥ 0; NaN counts as too large.
+        tolerance: the largest value allowed.
+        unit: of both.
+        where: structure and place.
+    """
+
+    value: float
+    tolerance: float
+    unit: str
+    where: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the value is within its tolerance."""
+        return self.value <= self.tolerance
+
+    @property
+    def excess(self) -> float:
+        """Value over tolerance, for finding the worst."""
+        if math.isnan(self.value) or math.isnan(self.tolerance):
+            return math.inf
+        if self.tolerance > 0:
+            return self.value / self.tolerance
+        return 0.0 if self.passed else math.inf
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of one check.
+
+    Args:
+        name: short, unique in a report.
+        meaning: what it means, in one line.
+        required: whether the contract is broken if it fails.
+        status: "passed", "failed" or "not applicable".
+        measured: the value that came closest to its tolerance, or exceeded it most; NaN if there is none.
+        tolerance: for this value; NaN if there is none.
+        unit: of both.
+        reason: why the tolerance is what it is.
+        where: where that value was found; why the check failed without one, or why it is not applicable.
+    """
+
+    name: str
+    meaning: str
+    required: bool
+    status: Status
+    measured: float
+    tolerance: float
+    unit: str
+    reason: str
+    where: str
+
+    @property
+    def breaks(self) -> bool:
+        """Whether it is a required check that failed."""
+        return self.required and self.status == "failed"
+
+
+@dataclass(frozen=True)
+class ContractReport:
+    """All results for one potential.
+
+    Args:
+        potential: its name.
+        identity: SHA-256 of its weights and settings.
+        results: in the order of the contract.
+        evaluations: structures evaluated.
+        seconds: wall time.
+        settings: everything that decided the results besides the potential.
+    """
+
+    potential: str
+    identity: str
+    results: tuple[Result, ...]
+    evaluations: int
+    seconds: float
+    settings: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no required check failed."""
+        return not self.broken
+
+    @property
+    def broken(self) -> tuple[Result, ...]:
+        """The required checks that failed."""
+        return tuple(result for result in self.results if result.breaks)
+
+    def __getitem__(self, name: str) -> Result:
+        """Return the result of the check of this name."""
+        from sfumato.words import nearest
+
+        found = {result.name: result for result in self.results}
+        if name not in found:
+            raise KeyError(f"no check {name!r}; {nearest(name, found)}")
+        return found[name]
+
+    def __str__(self) -> str:
+        lines = [f"{self.potential}: {'passed' if self.passed else 'FAILED'}"]
+        for result in self.broken:
+            numbers = f"{result.measured:.2g} > {result.tolerance:.2g} {result.unit}".rstrip()
+            shown = "" if math.isnan(result.tolerance) else f" {numbers},"
+            lines.append(f"  {result.name}:{shown} {result.where} ({result.meaning})")
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as JSON types; a number that is not finite becomes None."""
+        rows = [
+            {
+                key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in asdict(result).items()
+            }
+            for result in self.results
+        ]
+        facts = {key: getattr(self, key) for key in ("potential", "identity", "evaluations", "seconds")}
+        return facts | {"passed": self.passed, "results": rows, "settings": self.settings}

@@ -1,0 +1,175 @@
+"""The structures of the contract: generic on purpose, no symmetry, no two distances alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from sfumato.models.pair import bond_length
+from sfumato.systems import Bools, Floats, Ints, System
+
+PALETTES: tuple[tuple[int, ...], ...] = (
+    (1, 6, 7, 8),
+    (1, 8),
+    (6,),
+    (14,),
+    (13,),
+    (29,),
+    (18,),
+    (11, 17),
+    (1,),
+    (2,),
+)
+"""Elements tried in turn for a potential that does not say which it knows."""
+
+FORMAMIDE = np.array(
+    [
+        [0.00, 0.00, 0.00],
+        [1.20, 0.10, 0.06],
+        [-0.72, 1.15, 0.05],
+        [-0.60, -0.93, 0.12],
+        [-1.73, 1.13, -0.08],
+        [-0.22, 2.03, 0.21],
+    ]
+)
+"""Å: C O N H H H, bent a little out of its plane and away from its minimum."""
+
+WATER = np.array([[0.00, 0.00, 0.00], [0.05, 0.78, 0.57], [0.02, -0.74, 0.66]])
+"""Å: O H H, likewise."""
+
+LUMP = np.array([[0, 0, 0], [1, 0.1, 0], [0.35, 0.98, 0.1], [0.45, 0.3, 0.93], [-0.55, 0.62, 0.71]])
+"""Five places about one unit from each other."""
+
+SHELL = 16
+"""Hydrogen molecules around the molecule of a cluster."""
+
+CLUSTER = 43
+"""Atoms of a cluster without hydrogen: a sphere of the cubic close packing."""
+
+FRAGMENT = 0.76
+"""Å, bond of a hydrogen molecule."""
+
+
+def system(numbers: Sequence[int] | Ints, positions: Floats, cell: Floats | None = None) -> System:
+    """Return a neutral structure in its lowest spin state, periodic in three directions if it has a cell."""
+    numbers = np.asarray(numbers)
+    spin = 1 + int(numbers.sum()) % 2
+    if cell is None:
+        return System(numbers, positions, multiplicity=spin)
+    return System(numbers, positions, cell, np.ones(3, dtype=bool), multiplicity=spin)
+
+
+def moved(base: System, positions: Floats, cell: Floats | None = None) -> System:
+    """Return a structure with other positions and, if given, another cell."""
+    cell = base.cell if cell is None else cell
+    return System(base.numbers, positions, cell, base.pbc, base.charge, base.multiplicity)
+
+
+def reordered(base: System, order: Ints) -> System:
+    """Return a structure with its atoms in another order."""
+    fixed = (base.cell, base.pbc, base.charge, base.multiplicity)
+    return System(base.numbers[order], base.positions[order], *fixed)
+
+
+def apart(first: System, second: System, distance: float) -> System:
+    """Return two molecules in one structure, the second moved away along x; their spins add up."""
+    return System(
+        np.concatenate([first.numbers, second.numbers]),
+        np.concatenate([first.positions, second.positions + np.array([distance, 0, 0])]),
+        multiplicity=first.multiplicity + second.multiplicity - 1,
+    )
+
+
+def bond(a: int, b: int) -> float:
+    """Return the length of a typical bond in Å."""
+    return float(bond_length(np.array(a), np.array(b)))
+
+
+def molecule(elements: Sequence[int]) -> System:
+    """Return formamide, water, or a lump of five atoms, from at most the elements given."""
+    if {1, 6, 7, 8} <= set(elements):
+        return system([6, 8, 7, 1, 1, 1], FORMAMIDE)
+    if {1, 8} <= set(elements):
+        return system([8, 1, 1], WATER)
+    numbers = [elements[k % len(elements)] for k in range(len(LUMP))]
+    return system(numbers, LUMP * 1.05 * max(bond(a, b) for a in elements for b in elements))
+
+
+def fragment(elements: Sequence[int]) -> System:
+    """Return something small and closed: a hydrogen molecule, or one atom."""
+    if 1 in elements:
+        return system([1, 1], np.array([[0, 0, 0], [FRAGMENT, 0, 0]]))
+    return system([elements[0]], np.zeros((1, 3)))
+
+
+def cluster(elements: Sequence[int], rng: np.random.Generator) -> System:
+    """Return about forty atoms, each with most others as neighbours; the last fragment is at the surface.
+
+    Hydrogen molecules around a molecule where the elements allow it, since they stay what they are when
+    moved; otherwise a close-packed sphere of atoms, each a little out of place.
+    """
+    if not {1, 8} <= set(elements):
+        longest = max(bond(a, b) for a in elements for b in elements)
+        steps = np.array(list(np.ndindex(7, 7, 7))) - 3
+        sites = steps[steps.sum(axis=1) % 2 == 0] / np.sqrt(2)
+        sites = sites[np.argsort(np.linalg.norm(sites, axis=1), kind="stable")][:CLUSTER]
+        numbers = [elements[k % len(elements)] for k in range(CLUSTER)]
+        return system(numbers, 1.12 * longest * (sites + rng.uniform(-0.06, 0.06, sites.shape)))
+    core = molecule(elements)
+    middle, centres = core.positions.mean(axis=0), np.zeros((0, 3))
+    positions = core.positions
+    while len(centres) < SHELL:
+        place = middle + rng.uniform(-5, 5, 3)
+        free = np.linalg.norm(core.positions - place, axis=1).min() > 2.7
+        if free and (np.linalg.norm(centres - place, axis=1) > 2.6).all():
+            centres = np.concatenate([centres, [place]])
+    centres = centres[np.argsort(np.linalg.norm(centres - middle, axis=1))]
+    for place in centres:
+        half = FRAGMENT / 2 * rotation(rng)[0]
+        positions = np.concatenate([positions, [place - half, place + half]])
+    return system([*core.numbers.tolist(), *[1] * (2 * SHELL)], positions)
+
+
+def crystal(elements: Sequence[int], rng: np.random.Generator) -> System:
+    """Return two atoms in a primitive zincblende cell, both out of place: smaller than any cutoff."""
+    a, b = elements[1 % len(elements)], elements[-1]
+    side = 1.02 * 4 / np.sqrt(3) * bond(a, b)
+    cell = side / 2 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0.0]])
+    positions = np.array([[0, 0, 0], np.full(3, side / 4)]) + rng.uniform(-0.1, 0.1, (2, 3))
+    return system([a, b], positions, cell)
+
+
+def slab(elements: Sequence[int], rng: np.random.Generator) -> System:
+    """Return two layers of the crystal, periodic in two directions, with 15 Å along the third."""
+    layers = repeated(crystal(elements, rng), (1, 1, 2))
+    a, b = layers.cell[:2]
+    normal = np.cross(a, b)
+    cell = np.stack([a, b, 15 * normal / np.linalg.norm(normal)])
+    positions = layers.positions + rng.uniform(-0.05, 0.05, layers.positions.shape)
+    return System(
+        layers.numbers, positions, cell, np.array([True, True, False]), multiplicity=layers.multiplicity
+    )
+
+
+def repeated(base: System, times: tuple[int, int, int]) -> System:
+    """Return a supercell, image after image."""
+    shifts = np.array(list(np.ndindex(*times))) @ base.cell
+    positions = (shifts[:, None, :] + base.positions).reshape(-1, 3)
+    numbers = np.tile(base.numbers, len(shifts))
+    cell = base.cell * np.array(times)[:, None]
+    return System(numbers, positions, cell, base.pbc, multiplicity=1 + int(numbers.sum()) % 2)
+
+
+def rotation(rng: np.random.Generator) -> Floats:
+    """Return a random rotation matrix; its rows are orthonormal."""
+    matrix: Floats = Rotation.random(random_state=rng).as_matrix()
+    return matrix
+
+
+def lattice_shifts(base: System, rng: np.random.Generator) -> Floats:
+    """Return (N, 3) a random lattice vector for every atom, of up to three cells along each direction."""
+    periodic: Bools = base.pbc
+    shifts: Floats = (rng.integers(-3, 4, (len(base), 3)) * periodic) @ base.cell
+    return shifts
