@@ -52,7 +52,7 @@ class AtomEnergies:
                 f"atom energies: none for {', '.join(chemical_symbols[z] for z in lacking)}; they were found "
                 f"by {self.origin}, for {', '.join(chemical_symbols[z] for z in sorted(self.energy))} only"
             )
-        return np.bincount(batch.index, table[batch.numbers], len(batch))
+        return np.asarray(np.bincount(batch.index, table[batch.numbers], len(batch)), dtype=float)
 
     def as_json(self) -> dict[str, Any]:
         """Return everything in JSON types."""
