@@ -59,6 +59,9 @@ if __name__ == "__main__":
 """
 
 
+MARK = "SFUMATO_TEST_CAMPAIGN"
+
+
 def water(count):
     """Distorted water molecules, always the same."""
     rng = np.random.default_rng(7)
@@ -71,14 +74,19 @@ class Campaign:
 
     def __init__(self, folder, how, count=24):
         self.folder, self.how, self.count = folder, how, count
+        self.process = None
         (folder / "slow.py").write_text(SLOW)
         (folder / "drive.py").write_text(DRIVE.format(root=str(Path(__file__).parents[1])))
         self.store = folder / "store"
 
     def start(self, file_size=0):
         command = [sys.executable, "drive.py", self.store, self.how, str(self.count), str(file_size)]
-        environment = os.environ | {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
-        return subprocess.Popen(
+        environment = os.environ | {
+            "PYTHONPATH": str(self.folder),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            MARK: str(self.folder),
+        }
+        self.process = subprocess.Popen(
             command,
             cwd=self.folder,
             env=environment,
@@ -86,11 +94,23 @@ class Campaign:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        return self.process
 
     def finish(self):
-        process = self.start()
+        assert self.end(self.start()) == (0, "")
+
+    def end(self, process):
+        """Wait for the end of a process; return its exit code and what it said."""
         errors = process.communicate(timeout=300)[1]
-        assert process.returncode == 0, errors
+        return process.returncode, errors
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
 
     @property
     def records(self):
@@ -119,82 +139,88 @@ class Campaign:
             assert found[record["key"]]["forces"] == record["forces"]
 
 
-def processes():
-    """Every process as {pid: (parent, command line)}."""
+def processes(mark):
+    """The living processes of a campaign, known by a mark in their environment: {pid: (parent, command)}."""
+    words = ("drive.py", "spawn_main", "process_worker_pool", "parsl")
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((folder / "stat").read_text().rsplit(")")[-1].split()[1])
-            found[int(folder.name)] = parent, (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except (FileNotFoundError, ProcessLookupError):
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if any(word in command for word in words):
+                state, parent = (folder / "stat").read_text().rsplit(")")[-1].split()[:2]
+                marked = f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0")
+                if marked and state != "Z":
+                    found[int(folder.name)] = int(parent), command
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
     return found
 
 
-def workers_of(pid):
-    return [child for child, (parent, line) in processes().items() if parent == pid and "spawn_main" in line]
+def workers_of(pid, mark):
+    return [p for p, (parent, line) in processes(mark).items() if parent == pid and "spawn_main" in line]
 
 
 def test_killed_workers_leave_no_trace(tmp_path):
-    campaign = Campaign(tmp_path, "2")
-    process = campaign.start()
-    for count in (1, 7, 13):
-        campaign.wait_for(count)
-        os.kill(workers_of(process.pid)[0], signal.SIGKILL)
-    errors = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, errors
-    campaign.compare(tmp_path)
-    assert len(campaign.labelled) >= campaign.count
+    with Campaign(tmp_path, "2") as campaign:
+        process = campaign.start()
+        for count in (1, 7, 13):
+            campaign.wait_for(count)
+            os.kill(workers_of(process.pid, tmp_path)[0], signal.SIGKILL)
+        assert campaign.end(process) == (0, "")
+        campaign.compare(tmp_path)
+        assert len(campaign.labelled) >= campaign.count
 
 
 def test_a_driver_killed_at_any_moment_leaves_no_trace(tmp_path):
-    campaign = Campaign(tmp_path, "2")
-    for count in (0, 1, 12):
-        finished = set(campaign.records)
-        labelled = len(campaign.labelled)
-        process = campaign.start()
-        campaign.wait_for(count)
-        process.kill()
-        process.communicate()
-        energies = {repr(campaign.records[key]["energy"]) for key in finished}
-        assert not energies & set(campaign.labelled[labelled:])
-    campaign.finish()
-    campaign.compare(tmp_path)
-    in_flight, self_tests = 3 * 2 * 2, 4 * 2  # two chunks of two, and two molecules at each start
-    assert len(campaign.labelled) <= campaign.count + in_flight + self_tests
+    with Campaign(tmp_path, "2") as campaign:
+        for count in (0, 1, 12):
+            finished = set(campaign.records)
+            labelled = len(campaign.labelled)
+            process = campaign.start()
+            campaign.wait_for(count)
+            process.kill()
+            campaign.end(process)
+            energies = {repr(campaign.records[key]["energy"]) for key in finished}
+            assert not energies & set(campaign.labelled[labelled:])
+        campaign.finish()
+        campaign.compare(tmp_path)
+        in_flight, self_tests = 3 * 2 * 2, 4 * 2  # two chunks of two, and two molecules at each start
+        assert len(campaign.labelled) <= campaign.count + in_flight + self_tests
 
 
 def test_a_file_that_may_not_grow_keeps_everything_finished(tmp_path):
-    campaign = Campaign(tmp_path, "2")
-    process = campaign.start(file_size=6000)
-    errors = process.communicate(timeout=120)[1]
-    assert process.returncode == 1
-    assert "GFN2-xTB.jsonl: File too large; all that finished before is kept; make room" in errors
-    finished = campaign.records
-    assert 5 < len(finished) < 24
-    labelled = len(campaign.labelled)
-    campaign.finish()
-    assert not {repr(record["energy"]) for record in finished.values()} & set(campaign.labelled[labelled:])
-    campaign.compare(tmp_path)
+    with Campaign(tmp_path, "2") as campaign:
+        code, errors = campaign.end(campaign.start(file_size=6000))
+        assert code == 1
+        assert "GFN2-xTB.jsonl: File too large; all that finished before is kept; make room" in errors
+        finished = campaign.records
+        assert 5 < len(finished) < campaign.count
+        labelled = len(campaign.labelled)
+        campaign.finish()
+        energies = {repr(record["energy"]) for record in finished.values()}
+        assert not energies & set(campaign.labelled[labelled:])
+        campaign.compare(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 8 KiB."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_full_disk_keeps_everything_finished(tmp_path):
-    campaign = Campaign(tmp_path, "2", count=40)
-    campaign.store.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(campaign.store)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    try:
-        process = campaign.start()
-        errors = process.communicate(timeout=120)[1]
-        assert process.returncode == 1
+def test_a_full_disk_keeps_everything_finished(small_disk, tmp_path):
+    with Campaign(tmp_path, "2", count=40) as campaign:
+        code, errors = campaign.end(campaign.start())
+        assert code == 1
         assert "No space left on device; all that finished before is kept; make room" in errors
-        assert 5 < len(campaign.records) < 40
-        resize = ["mount", "-o", "remount,size=1m", str(campaign.store)]
-        subprocess.run(resize, check=True)
+        assert 5 < len(campaign.records) < campaign.count
+        subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
         campaign.finish()
         campaign.compare(tmp_path)
-    finally:
-        subprocess.run(["umount", str(campaign.store)], check=True)

@@ -19,7 +19,7 @@ from sfumato.execution.pool import GIB, PoolSettings
 from sfumato.execution.records import Header, RecordFile, ok
 from sfumato.execution.runner import Item, each, run
 from sfumato.reference.engines import TBLite
-from tests.test_campaign_kills import Campaign, processes, water
+from tests.test_campaign_kills import MARK, Campaign, processes, water
 
 CONFIG = """
 from parsl.config import Config
@@ -47,10 +47,13 @@ PILOT = "process_worker_pool.py"
 
 
 @pytest.fixture
-def config(tmp_path):
+def config(tmp_path, monkeypatch):
     pytest.importorskip("parsl")
     path = tmp_path / "config.py"
     path.write_text(CONFIG)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv(MARK, str(tmp_path))
+    monkeypatch.setenv("SPT_NOENV", "1")  # Parsl's process titles must not overwrite the mark
     return path
 
 
@@ -72,33 +75,26 @@ class Misbehaves:
         return lambda chunk: each(chunk, one)
 
 
-def ours():
-    """The processes of this campaign's Parsl: its interchange, its pilots and their workers."""
-    words = (PILOT, "sfumato.execution.parsl", "interchange", "HTEX")
-    return {pid: line for pid, (_, line) in processes().items() if any(word in line for word in words)}
-
-
-def all_gone(before, seconds=20):
+def left_over(mark, seconds=20):
+    """What is left of a campaign after a while; pilots need a moment to see that nobody is there."""
     end = time.monotonic() + seconds
-    while set(ours()) - set(before) and time.monotonic() < end:
+    while (found := processes(mark)) and time.monotonic() < end:
         time.sleep(0.1)
-    return {pid: line for pid, line in ours().items() if pid not in before}
+    return found
 
 
 def test_pilots_make_the_records_that_a_local_pool_makes(config, tmp_path):
-    before = ours()
     there = label(water(8), TBLite(), tmp_path / "there", executor=ParslSettings(config))
     here = label(water(8), TBLite(), tmp_path / "here", executor=PoolSettings(1))
     facts = ("key", "status", "energy", "forces")
     assert [[r[fact] for fact in facts] for r in there] == [[r[fact] for fact in facts] for r in here]
-    assert all_gone(before) == {}
+    assert left_over(tmp_path) == {}
 
 
 @pytest.mark.slow
 def test_pilots_keep_the_limits_of_a_local_pool_and_leave_nothing_behind(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    before, threads, path = ours(), set(threading.enumerate()), os.environ["PATH"]
+    threads, path = set(threading.enumerate()), os.environ["PATH"]
     limits = PoolSettings(timeout=3.0, memory=0.4, recycle=2)
     payloads = [1, 2, "die", "hang", "much", 3, 4, 5]
     items = [Item(f"k{i}", payload) for i, payload in enumerate(payloads)]
@@ -111,7 +107,7 @@ def test_pilots_keep_the_limits_of_a_local_pool_and_leave_nothing_behind(config,
     assert records["much"]["reason"] == "out of memory: limit 0.4 GiB per worker"
     assert tally.failed == 3
     assert os.getpid() not in {records[n]["pid"] for n in (1, 2, 3)}
-    assert all_gone(before) == {}
+    assert left_over(tmp_path) == {}
     assert set(threading.enumerate()) <= threads
     assert os.environ["PATH"] == path
     assert multiprocessing.active_children() == []
@@ -128,23 +124,20 @@ class Unbuildable:
 
 
 @pytest.mark.slow
-def test_what_the_job_raises_ends_the_run_and_the_pilots(config, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    before = ours()
+def test_what_the_job_raises_ends_the_run_and_the_pilots(config, tmp_path):
     with pytest.raises(ValueError, match="no such model"):
         list(ParslSettings(config).map(Unbuildable(), [(Item("k", 1),)], tmp_path / "logs"))
-    assert all_gone(before) == {}
+    assert left_over(tmp_path) == {}
 
 
 @pytest.mark.slow
 def test_pilots_that_cannot_start_are_an_error_with_the_reason(config, tmp_path):
     config.write_text(CONFIG.replace("max_blocks=1", "max_blocks=1, worker_init='echo no module; exit 3'"))
-    before = ours()
     with pytest.raises(
         ValueError, match=r"(?s)pilot job after pilot job fails.*EXIT CODE: 3.*All that finished"
     ):
         list(ParslSettings(config).map(Unbuildable(), [(Item("k", 1),)], tmp_path / "logs"))
-    assert all_gone(before) == {}
+    assert left_over(tmp_path) == {}
 
 
 @pytest.mark.slow
@@ -157,64 +150,63 @@ def test_a_strategy_that_starts_no_new_pilots_is_an_error_when_they_are_gone(con
 
 @pytest.mark.slow
 def test_a_killed_pilot_leaves_no_trace(config, tmp_path):
-    campaign = Campaign(tmp_path, str(config), count=40)
-    before = ours()
-    process = campaign.start()
-    campaign.wait_for(5)
-    (pilot,) = (pid for pid, line in ours().items() if PILOT in line and "bash" not in line)
-    os.kill(pilot, signal.SIGKILL)
-    errors = process.communicate(timeout=180)[1]
-    assert process.returncode == 0, errors
-    campaign.compare(tmp_path)
-    assert all_gone(before) == {}
-    assert len(list((campaign.store / "records/GFN2-xTB.logs/000/submit_scripts").glob("*.sh"))) == 2
+    with Campaign(tmp_path, str(config), count=40) as campaign:
+        process = campaign.start()
+        campaign.wait_for(5)
+        pilots = [p for p, (_, line) in processes(tmp_path).items() if PILOT in line and "bash" not in line]
+        os.kill(pilots[0], signal.SIGKILL)
+        assert campaign.end(process) == (0, "")
+        campaign.compare(tmp_path)
+        assert left_over(tmp_path) == {}
+        logs = campaign.store / "records/GFN2-xTB.logs/000"
+        assert len(list((logs / "submit_scripts").glob("*.sh"))) == 2
 
 
 @pytest.mark.slow
 def test_a_killed_driver_takes_its_pilots_along_and_can_be_started_again(config, tmp_path):
-    campaign = Campaign(tmp_path, str(config), count=40)
-    before = ours()
-    process = campaign.start()
-    campaign.wait_for(5)
-    process.kill()
-    process.communicate()
-    finished = set(campaign.records)
-    assert all_gone(before, seconds=40) == {}
-    campaign.finish()
-    assert finished <= set(campaign.records)
-    campaign.compare(tmp_path)
+    with Campaign(tmp_path, str(config), count=40) as campaign:
+        process = campaign.start()
+        campaign.wait_for(5)
+        process.kill()
+        campaign.end(process)
+        finished = set(campaign.records)
+        assert left_over(tmp_path, seconds=40) == {}
+        campaign.finish()
+        assert finished <= set(campaign.records)
+        campaign.compare(tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_driver_cancels_its_pilots(config, tmp_path, number):
-    campaign = Campaign(tmp_path, str(config), count=40)
-    before = ours()
-    process = campaign.start()
-    campaign.wait_for(5)
-    os.killpg(process.pid, number)  # as a terminal's Ctrl-C does
-    errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 128 + number, errors
-    assert all_gone(before) == {}
-    assert 5 <= len(campaign.records) < 40
-    campaign.finish()
-    campaign.compare(tmp_path)
+    with Campaign(tmp_path, str(config), count=40) as campaign:
+        process = campaign.start()
+        campaign.wait_for(5)
+        os.killpg(process.pid, number)  # as a terminal's Ctrl-C does
+        assert campaign.end(process) == (128 + number, "")
+        assert left_over(tmp_path) == {}
+        assert 5 <= len(campaign.records) < campaign.count
+        campaign.finish()
+        campaign.compare(tmp_path)
 
 
 @pytest.mark.slow
 def test_a_dead_interchange_is_an_error_and_not_a_wait(config, tmp_path):
-    campaign = Campaign(tmp_path, str(config), count=40)
-    before = ours()
-    process = campaign.start()
-    campaign.wait_for(5)
-    (interchange,) = (pid for pid, line in ours().items() if "interchange" in line)
-    os.kill(interchange, signal.SIGKILL)
-    errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 1
-    assert "interchange of 'here' ended" in errors
-    assert all_gone(before) == {}
-    campaign.finish()
-    campaign.compare(tmp_path)
+    with Campaign(tmp_path, str(config), count=40) as campaign:
+        process = campaign.start()
+        campaign.wait_for(5)
+        (interchange,) = (
+            pid
+            for pid, (parent, line) in processes(tmp_path).items()
+            if parent == process.pid and ("HTEX interchange" in line or "sfumato.execution.parsl" in line)
+        )
+        os.kill(interchange, signal.SIGKILL)
+        code, errors = campaign.end(process)
+        assert code == 1
+        assert "interchange of 'here' ended" in errors
+        assert left_over(tmp_path) == {}
+        campaign.finish()
+        campaign.compare(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,11 @@ def work(job: bytes, task: Any, limits: PoolSettings) -> Any | Lost:
 
 @functools.cache
 def _kept(job: bytes, limits: PoolSettings) -> Callable[[Any], Any | Lost]:
-    """Return a function that runs tasks in a worker process that stays."""
+    """Return a function that runs tasks in a worker process that stays.
+
+    When the pilot's manager is gone, its results lead nowhere: the whole pilot ends, at once.
+    """
+    exit_with(os.getppid())
     inbox: deque[Any] = deque()
     results = run_pool(pickle.loads(job), _Inbox(inbox), limits)
 

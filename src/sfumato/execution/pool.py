@@ -7,6 +7,7 @@ worker takes its place.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import pickle
@@ -312,11 +313,16 @@ def _portable(error: BaseException) -> BaseException:
 def exit_with(parent: int) -> None:
     """Let this process group end within a second of its parent process, however that ended."""
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os.killpg(0, signal.SIGKILL)
+    def end() -> None:
+        if os.getppid() != parent:
+            os.killpg(0, signal.SIGKILL)
 
+    def watch() -> None:
+        while True:
+            end()
+            time.sleep(1.0)
+
+    atexit.register(end)  # this process may see it first and leave the rest of its group behind
     threading.Thread(target=watch, daemon=True, name="exit with the parent").start()
 
 
