@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sfumato.systems import Bools, Floats, Ints, Prediction, System
-from sfumato.training.data import Rows
+from sfumato.systems import Bools, Floats, Ints, System
+from sfumato.training.data import Rows, gather
 
 FARTHEST = 0.35
 """Å, rms displacement of a pair that is compared: beyond, the surface is not near quadratic."""
@@ -156,7 +156,7 @@ def near_pairs(rows: Rows, keys: Ints, rng: np.random.Generator) -> Pairs:
 
 def _groups(
     rows: Rows, keys: Ints, rng: np.random.Generator
-) -> Iterator[tuple[list[System], Floats, list[Floats], Floats | None]]:
+) -> Iterator[tuple[list[System], Floats, Floats, Floats | None]]:
     """Yield structures and labels of some frames of each of some groups."""
     _, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
     many = np.flatnonzero(counts >= 2)
@@ -170,25 +170,14 @@ def _groups(
         if len(frames) > most:  # neighbours in the file are neighbours in time
             first = rng.choice(len(frames) - 1, most // 2, replace=False)
             frames = frames[np.union1d(first, first + 1)]
-        read = [rows.read(k, k + 1) for k in frames.tolist()]
-        stress = None
-        if read[0][1].stress is not None:
-            stress = np.concatenate([_stress(labels) for _, labels in read])
-        yield (
-            [next(iter(batch)) for batch, _ in read],
-            np.array([labels.energy[0] for _, labels in read]),
-            [labels.forces for _, labels in read],
-            stress,
-        )
+        batch, labels = gather(rows, frames)
+        n, s = len(batch.numbers) // len(batch), len(batch)
+        yield list(batch), labels.energy, labels.forces.reshape(s, n, 3), labels.stress
 
 
-def _stress(labels: Prediction) -> Floats:
-    return np.full((1, 3, 3), np.nan) if labels.stress is None else labels.stress
-
-
-def _group_pairs(systems: list[System], energy: Floats, forces: list[Floats], stress: Floats | None) -> Pairs:
+def _group_pairs(systems: list[System], energy: Floats, forces: Floats, stress: Floats | None) -> Pairs:
     """Return the nearest neighbour of each of some configurations of the same atoms."""
-    x, f = np.stack([s.positions for s in systems]), np.stack(forces)
+    x, f = np.stack([s.positions for s in systems]), forces
     i, j = np.triu_indices(len(systems), 1)
     pbc = systems[0].pbc
     n = max(1, x.shape[1])

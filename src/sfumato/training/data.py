@@ -375,6 +375,20 @@ class Loader:
         return now
 
 
+def gather(rows: Rows, frames: Ints) -> tuple[Batch, Prediction]:
+    """Read some frames, in any order, as they are.
+
+    Args:
+        rows: the frames.
+        frames: (n,) their numbers.
+
+    Returns:
+        Structures and labels in that order.
+    """
+    unique, places = np.unique(frames, return_inverse=True)
+    return _Window.read(rows, unique).take(places.reshape(-1))
+
+
 @dataclass(frozen=True, eq=False)
 class _Part:
     """One window of an epoch: its frames, increasing, and the batches of all ranks as places in it."""
