@@ -1,9 +1,16 @@
-"""The graph of one structure written down slowly from its equations, one pair at a time."""
+"""Structures, and their graphs written down slowly from the equations, one pair at a time."""
 
 import itertools
 import math
 
 import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+from hypothesis import strategies as st
+
+from sfumato.graph.layout import GraphSettings, differentiable_stage, index_stage
+from sfumato.systems import Batch, System
 
 
 def step(x: float) -> float:
@@ -67,3 +74,69 @@ def graph(positions, cell, pbc, settings) -> dict[tuple[int, ...], tuple[np.ndar
         if f < settings.f_max:
             edges[key] = vectors[key], -(f**2) / (1 - f**2)
     return edges
+
+
+def tensors(batch, dtype=torch.float64) -> dict[str, torch.Tensor]:
+    batch = Batch.of([batch]) if isinstance(batch, System) else batch
+    return {
+        "positions": torch.tensor(batch.positions, dtype=dtype),
+        "cell": torch.tensor(batch.cell, dtype=dtype),
+        "pbc": torch.tensor(batch.pbc),
+        "numbers": torch.tensor(batch.numbers),
+        "system": torch.tensor(batch.index),
+    }
+
+
+def both_stages(batch, given_, skin=0.0, dtype=torch.float64, bucket=1):
+    parts = tensors(batch, dtype)
+    topology = index_stage(**parts, settings=given_, skin=skin, bucket=bucket)
+    return topology, differentiable_stage(topology, parts["positions"], parts["cell"], given_)
+
+
+def named(topology, geometry) -> dict[tuple[int, ...], tuple[np.ndarray, float]]:
+    """(i, j, *S) → (r_ij, log e), without the edges of no weight."""
+    names = zip(topology.source.tolist(), topology.target.tolist(), *topology.shift.T.tolist())
+    edges = zip(names, geometry.vector.detach().double().numpy(), geometry.bias.tolist())
+    return {name: (vector, bias) for name, vector, bias in edges if bias > -math.inf}
+
+
+def same(found, expected, tolerance=1e-12):
+    assert set(found) == set(expected)
+    for name, (vector, bias) in expected.items():
+        np.testing.assert_allclose(found[name][0], vector, rtol=0, atol=tolerance)
+        assert found[name][1] == pytest.approx(bias, rel=tolerance, abs=tolerance)
+
+
+def make(positions, cell=None, pbc=(False, False, False)) -> System:
+    return System(np.ones(len(positions)), positions, np.zeros((3, 3)) if cell is None else cell, pbc)
+
+
+def crystal(name="C", structure="diamond", a=3.567, repeat=2, seed=0) -> System:
+    atoms = bulk(name, structure, a=a, cubic=True).repeat(repeat)
+    atoms.rattle(0.05, seed=seed)
+    return System(atoms.numbers, atoms.positions, atoms.cell[:], atoms.pbc)
+
+
+def cluster(count=40, density=0.1, seed=0) -> System:
+    rng = np.random.default_rng(seed)
+    return make(rng.uniform(0, (count / density) ** (1 / 3), (count, 3)))
+
+
+@st.composite
+def structures(draw) -> tuple[System, GraphSettings]:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    lengths = draw(st.tuples(*[st.floats(1.2, 6.0)] * 3))
+    cell = np.diag(lengths) + draw(st.floats(0, 0.5)) * rng.uniform(-1, 1, (3, 3))
+    if draw(st.booleans()):
+        cell = cell[[1, 0, 2]]  # left-handed
+    positions = rng.uniform(-1, 1, (draw(st.integers(1, 6)), 3)) * draw(st.floats(1.0, 5.0))
+    chosen = GraphSettings(
+        k=draw(st.integers(1, 9)),
+        d0=draw(st.sampled_from([0.05, 0.2, 0.4])),
+        beta=draw(st.sampled_from([5.0, 10.0])),
+        cutoff=draw(st.floats(1.5, 3.5)),
+        rank=draw(st.sampled_from(["compact", "sigmoid"])),
+        mode=draw(st.sampled_from(["mutual", "out"])),
+        rank_offset=draw(st.sampled_from([0.0, 1.0])),
+    )
+    return make(positions, cell, draw(st.tuples(*[st.booleans()] * 3))), chosen

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matscipy.neighbours import neighbour_list as matscipy_list
 
-from sfumato.graph.neighbors import neighbor_pairs
+from sfumato.graph.neighbors import half_pairs, neighbor_pairs
 from sfumato.systems import Batch, System
 
 
@@ -112,6 +112,25 @@ def test_any_structure_agrees_with_ase_and_both_directions_are_there(drawn):
     assert found == oracle(system, cutoff)
     assert set(found) == {(j, i, -a, -b, -c) for i, j, a, b, c in found}
     assert len(set(found)) == len(found)
+
+
+@settings(max_examples=50, deadline=None)
+@given(structures())
+def test_half_the_pairs_are_each_pair_once(drawn):
+    system, cutoff = drawn
+    half = half_pairs(Batch.of([system]), cutoff)
+    once = rows(half.i, half.j, half.shift)
+    back = rows(half.j, half.i, -half.shift)
+    assert not set(once) & set(back)
+    assert sorted(once + back) == ours(system, cutoff)
+
+
+def test_each_structure_may_have_a_cutoff_of_its_own():
+    crystal = make([[0.0, 0, 0]], np.eye(3), (True, True, True))
+    half = half_pairs(Batch.of([crystal] * 3), np.array([1.1, 2.1, 0.5]))
+    assert np.bincount(half.i, minlength=3).tolist() == [3, 16, 0]
+    with pytest.raises(ValueError, match="cutoff"):
+        half_pairs(Batch.of([crystal] * 2), np.array([1.0, -1.0]))
 
 
 def test_a_batch_is_its_structures_one_after_the_other():

@@ -241,19 +241,18 @@ def _rows(
     edge = torch.cat([edges[0].index_select(0, forth), edges[1].index_select(0, back)])
     length = distance.index_select(0, torch.cat([forth, back]))
     # One sort by three keys: what is added to the row is below ½, so distances count to 1e-9 Å.
-    key = source + 0.5 * ~edge + length * (0.49 / (length.max() if len(length) else 1.0))
-    order = torch.argsort(key)
+    order = torch.argsort(source + 0.5 * ~edge + length * (0.49 / (length.max() if len(length) else 1.0)))
     source, possible = source.index_select(0, order), torch.nonzero(edge.index_select(0, order))[:, 0]
-    count, ranked = (torch.bincount(row, minlength=atoms) for row in (source, source[possible]))
-    width = int(count.max()) if atoms else 0
+    count = torch.bincount(source, minlength=atoms)
+    column, width = _within(source, count), int(count.max()) if atoms else 0
     return _Pairs(
         source=source,
         distance=length.index_select(0, order),
         name=torch.cat([forth, back + len(distance)]).index_select(0, order),
         names=2 * len(distance),
         edges=possible,
-        place=source * width + _within(source, count),
-        columns=(width, int(ranked.max()) if atoms else 0),
+        place=source * width + column,
+        columns=(width, int(column[possible].max()) + 1 if len(possible) else 0),
     )
 
 
