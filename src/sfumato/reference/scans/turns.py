@@ -17,8 +17,8 @@ from sfumato.systems import Bools, Floats, System
 ANGLES = (75.0, 165.0)
 """Degrees, first and last of an angle scan; as for bonds the same whatever the structure at rest.
 
-Of the angles between heavy atoms in the released molecules XX % pass the clash filter; from 60° to 180°
-YY % would.
+Of the 3,447 angles between heavy atoms in the released molecules 87 % pass the clash filter; from 60° to
+180° 59 % would. All 4,005 with a hydrogen pass either.
 """
 
 LINEAR = 5.0
