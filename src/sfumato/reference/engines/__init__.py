@@ -9,20 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sfumato.reference.engines.ase import ASE
 from sfumato.reference.engines.engine import HYDROGEN, SELF_TEST_TOLERANCE, WATER, Engine, Label, _version
-from sfumato.reference.engines.pyscf import PYSCF_KNOWN, PySCF, _import_pyscf
-from sfumato.reference.engines.tblite import TBLITE_KNOWN, TBLite
+from sfumato.reference.engines.psi4 import PSI4_KNOWN, Psi4, make_psi4
+from sfumato.reference.engines.pyscf import PYSCF_KNOWN, PySCF, _import_pyscf, make_pyscf
+from sfumato.reference.engines.tblite import TBLITE_KNOWN, TBLite, make_tblite
 from sfumato.words import nearest
 
 __all__ = [
+    "ASE",
     "ENGINES",
     "HYDROGEN",
+    "PSI4_KNOWN",
     "PYSCF_KNOWN",
     "SELF_TEST_TOLERANCE",
     "TBLITE_KNOWN",
     "WATER",
     "Engine",
     "Label",
+    "Psi4",
     "PySCF",
     "TBLite",
     "_import_pyscf",
@@ -30,19 +35,12 @@ __all__ = [
     "make_engine",
 ]
 
-
-def _tblite(level: str) -> Engine:
-    return TBLite({name.lower(): name for name in TBLITE_KNOWN}.get(level.lower(), level))
-
-
-def _pyscf(level: str) -> Engine:
-    xc, slash, basis = level.partition("/")
-    if not (xc and slash and basis):
-        raise ValueError(f"PySCF: a level reads functional/basis, for example {PySCF().level}; got {level!r}")
-    return PySCF(xc, basis)
-
-
-ENGINES: dict[str, Callable[[str], Engine]] = {"tblite": _tblite, "pyscf": _pyscf}
+ENGINES: dict[str, Callable[[str], Engine]] = {
+    "tblite": make_tblite,
+    "pyscf": make_pyscf,
+    "psi4": make_psi4,
+    "ase": ASE,
+}
 """Engines by name; each takes a level of theory."""
 
 
@@ -51,7 +49,8 @@ def make_engine(name: str, level: str) -> Engine:
 
     Args:
         name: one of `ENGINES`.
-        level: "GFN2-xTB" or "GFN1-xTB" for tblite, "functional/basis" for PySCF.
+        level: "GFN2-xTB" or "GFN1-xTB" for tblite, "functional/basis" for PySCF and Psi4, "file.py:factory"
+            or "package.module:factory" of an ASE calculator for ase.
 
     Returns:
         The engine; its package is looked for when it is used.

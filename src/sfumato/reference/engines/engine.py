@@ -16,6 +16,9 @@ from sfumato.units import HARTREE
 SELF_TEST_TOLERANCE = 1e-6
 """Hartree by which a known answer may differ."""
 
+CLOSEST = 1e-3
+"""Å below which two nuclei count as one point; tests of short-range repulsion go down to 0.03."""
+
 HYDROGEN = System(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 0.75]]))
 WATER = System(np.array([8, 1, 1]), np.array([[0, 0, 0], [0, 0.76, 0.59], [0, -0.76, 0.59]]))
 
@@ -83,6 +86,30 @@ def _unpaired(system: System) -> int:
             f"{system.multiplicity}; set charge and multiplicity of the structure"
         )
     return unpaired
+
+
+def _refuse_overlap(system: System) -> None:
+    """Raise where two nuclei are on one point, which no method can describe and some compute all the same."""
+    x, periodic, block = system.positions, system.cell[system.pbc], 256
+    inverse = np.linalg.pinv(periodic)
+    for start in range(0, len(system), block):
+        apart = x[start : start + block, None] - x
+        apart -= np.round(apart @ inverse) @ periodic
+        near = np.argwhere((apart**2).sum(axis=2) < CLOSEST**2).tolist()
+        for i, j in ((start + row, column) for row, column in near if start + row < column):
+            raise ValueError(
+                f"atoms {i} and {j} are at the same place, {x[i].tolist()} Å; move or remove one"
+            )
+
+
+def _split_level(engine: str, level: str) -> tuple[str, str]:
+    """Return functional and basis of a level of theory."""
+    xc, slash, basis = level.partition("/")
+    if not (xc and slash and basis):
+        raise ValueError(
+            f"{engine}: a level reads functional/basis, for example wb97m-d3bj/def2-tzvppd; got {level!r}"
+        )
+    return xc, basis
 
 
 def _failed(system: System, since: float, engine: str, message: str) -> Label:

@@ -7,13 +7,24 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sfumato.reference.engines.engine import Label, _compare, _failed, _unpaired, _version
-from sfumato.systems import System, digest
+from sfumato.reference.engines.engine import (
+    Label,
+    _compare,
+    _failed,
+    _refuse_overlap,
+    _split_level,
+    _unpaired,
+    _version,
+)
+from sfumato.systems import Floats, System, digest
 from sfumato.units import BOHR, HARTREE, HARTREE_PER_BOHR
 
 PYSCF_KNOWN = {("wb97m-d3bj", "def2-tzvppd", True, 3): (-1.170448400, -76.479722606)}
@@ -49,6 +60,35 @@ def _import_pyscf() -> Any:
     return pyscf
 
 
+def gpu_available() -> bool:
+    """Tell whether gpu4pyscf is installed and there is a CUDA device for it."""
+    if find_spec("gpu4pyscf") is None:
+        return False
+    try:
+        import cupy
+
+        return bool(cupy.cuda.runtime.getDeviceCount() > 0)
+    except (ImportError, RuntimeError):  # CUDA's libraries, or the driver, are missing or do not fit
+        return False
+
+
+@cache
+def _gpu_version() -> str:
+    """Return name and version of gpu4pyscf, whose name tells for which CUDA it was built."""
+    names = metadata.packages_distributions().get("gpu4pyscf")
+    if not names:
+        raise ValueError(
+            "PySCF: this engine computes on a GPU, and gpu4pyscf is not installed here; "
+            "install it with: pip install gpu4pyscf-cuda12x (the number is CUDA's version)"
+        )
+    return f"{names[0]} {metadata.version(names[0])}"
+
+
+def _on_host(array: Any) -> Floats:
+    """Return an array as numpy's, wherever it lies."""
+    return np.asarray(array.get() if hasattr(array, "get") else array)
+
+
 @dataclass(frozen=True)
 class PySCF:
     """Density functional theory through PySCF, restricted for singlets and unrestricted otherwise.
@@ -65,6 +105,8 @@ class PySCF:
         grid_response: let the forces follow the moving grid, so that they are the gradient.
         conv_tol: SCF convergence of the energy in hartree.
         max_cycle: SCF iterations of each attempt.
+        gpu: compute on a GPU through gpu4pyscf. Its labels agree with the processor's to rounding and SCF
+            tolerance, not to the bit, so they have another identity.
     """
 
     xc: str = "wb97m-d3bj"
@@ -74,6 +116,7 @@ class PySCF:
     grid_response: bool = True
     conv_tol: float = 1e-10
     max_cycle: int = 60
+    gpu: bool = False
 
     @property
     def level(self) -> str:
@@ -90,7 +133,7 @@ class PySCF:
         engine = f"pyscf {_version('pyscf', 'dft')}"
         if "-d3" in self.xc.lower() or "-d4" in self.xc.lower():
             engine += f", pyscf-dispersion {_version('pyscf-dispersion', 'dft')}"
-        return engine
+        return f"{_gpu_version()}, {engine}" if self.gpu else engine
 
     def _mean_field(self, system: System) -> Any:
         """Return the unsolved mean field of a structure."""
@@ -116,12 +159,13 @@ class PySCF:
             pyscf.dft.libxc.xc_type(mf.xc)
         except (KeyError, ValueError, RuntimeError) as error:
             raise ValueError(f"PySCF cannot set up {self.level} for this structure: {error}") from None
+        mf = mf.to_gpu() if self.gpu else mf
         mf.chkfile, mf.conv_tol, mf.max_cycle = None, self.conv_tol, self.max_cycle
         return mf
 
     def _solve(self, mf: Any, guess: Any) -> str:
         """Converge a mean field in place and return what it took; `mf.converged` tells the outcome."""
-        grids = _import_pyscf().dft.gen_grid.Grids
+        grids = type(mf.grids)
         if guess is None:
             mf.grids = grids(mf.mol)
             mf.grids.level, mf.conv_tol = 0, 1e-5
@@ -157,11 +201,12 @@ class PySCF:
             has several solutions.
 
         Raises:
-            ValueError: PySCF is missing, the system is periodic, functional or basis do not serve it, or
-                charge and multiplicity do not fit the electrons.
+            ValueError: PySCF is missing, the system is periodic, functional or basis do not serve it, atoms
+                overlap, or charge and multiplicity do not fit the electrons.
         """
         if system.pbc.any():
             raise ValueError("PySCF: the system is periodic; this engine labels molecules")
+        _refuse_overlap(system)
         engine = self._engine()
         mf = self._mean_field(system)
         start = time.perf_counter()
@@ -170,7 +215,7 @@ class PySCF:
             return _failed(system, start, engine, f"SCF not converged in three attempts of {self.max_cycle}")
         gradient = mf.nuc_grad_method()
         gradient.grid_response = self.grid_response
-        forces = -gradient.kernel() * HARTREE_PER_BOHR
+        forces = -_on_host(gradient.kernel()) * HARTREE_PER_BOHR
         return Label(
             energy=float(mf.e_tot) * HARTREE,
             forces=forces,
@@ -179,7 +224,7 @@ class PySCF:
             seconds=time.perf_counter() - start,
             engine=engine,
             message=message,
-            density=np.asarray(mf.make_rdm1()),
+            density=_on_host(mf.make_rdm1()),
         )
 
     def self_test(self) -> bool:
@@ -193,3 +238,12 @@ class PySCF:
         """
         key = (self.xc.lower(), self.basis.lower(), self.density_fit, self.grid_level)
         return _compare(self, PYSCF_KNOWN.get(key))
+
+
+def make_pyscf(level: str) -> PySCF:
+    """Return the engine at a level "functional/basis", on the GPU where there is one.
+
+    Raises:
+        ValueError: the level does not read like that.
+    """
+    return PySCF(*_split_level("PySCF", level), gpu=gpu_available())

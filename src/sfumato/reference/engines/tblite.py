@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.reference.engines.engine import Label, _compare, _failed, _unpaired, _version
+from sfumato.reference.engines.engine import Label, _compare, _failed, _refuse_overlap, _unpaired, _version
 from sfumato.systems import System, digest
 from sfumato.units import BOHR, HARTREE, HARTREE_PER_BOHR
 
@@ -63,10 +63,11 @@ class TBLite:
             Energy and forces.
 
         Raises:
-            ValueError: tblite is missing, or charge and multiplicity do not fit the electrons.
+            ValueError: tblite is missing, atoms overlap, or charge and multiplicity do not fit the electrons.
         """
         engine = f"tblite {_version('tblite', 'xtb')}"
         unpaired = _unpaired(system)
+        _refuse_overlap(system)
         from tblite.interface import Calculator
 
         start = time.perf_counter()
@@ -113,3 +114,12 @@ class TBLite:
             ValueError: an energy differs by more than `SELF_TEST_TOLERANCE`.
         """
         return _compare(self, TBLITE_KNOWN[self.method])
+
+
+def make_tblite(level: str) -> TBLite:
+    """Return the engine of a method, written in any case.
+
+    Raises:
+        ValueError: an unknown method.
+    """
+    return TBLite({name.lower(): name for name in TBLITE_KNOWN}.get(level.lower(), level))
