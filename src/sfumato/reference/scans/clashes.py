@@ -20,6 +20,10 @@ STILL = 1e-6
 """Å; a pair whose distance varies less along a scan is not changed by it."""
 
 
+MOST_AT_ONCE = 100_000
+"""Distances held in memory at a time."""
+
+
 @dataclass(frozen=True)
 class Clash:
     """The pair of atoms that comes closest, in units of its radii sum, and closer than allowed.
@@ -128,10 +132,14 @@ def moving_clashes(
     sums = radii[stays] + radii[moves]
     low, high = np.full(len(sums), np.inf), np.zeros(len(sums))
     when = np.zeros(len(sums), dtype=np.int64)
-    for k, frame in enumerate(positions):
-        distance = np.linalg.norm(frame[moves] + image - frame[stays], axis=1)
-        when = np.where(distance < low, k, when)
-        low, high = np.minimum(low, distance), np.maximum(high, distance)
+    block = max(1, MOST_AT_ONCE // max(1, len(sums)))
+    for start in range(0, len(positions), block):
+        frames = positions[start : start + block]
+        apart = frames[:, moves] + image - frames[:, stays]
+        distance = np.sqrt(np.einsum("fpx,fpx->fp", apart, apart))
+        nearest = distance.min(axis=0)
+        when = np.where(nearest < low, start + distance.argmin(axis=0), when)
+        low, high = np.minimum(low, nearest), np.maximum(high, distance.max(axis=0))
     ratio = np.where(high - low > STILL, low / sums, np.inf)
     if not ratio.size or ratio.min() >= factor:
         return None
