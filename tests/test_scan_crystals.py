@@ -154,7 +154,7 @@ def test_a_hydrogen_on_copper_is_moved_as_a_site_not_as_a_fragment():
 
 
 def test_an_atom_in_a_cage_has_no_room():
-    # Helium-like radii: a carbon between two others 1.6 Å away on a line, squeezed by its neighbours' images.
+    # One atom moves on the line to its neighbour, whose image behind it stops it at 0.8 of the distance.
     x = [[0, 0, 0], [0, 0, 1.15]]
     tight = System(np.array([6, 6]), np.array(x), cell=np.diag([9.0, 9.0, 2.3]), pbc=np.ones(3, dtype=bool))
     (site,) = candidates(tight)
