@@ -242,6 +242,9 @@ class _Checks:
 
     def forces(self, ratio: Ratio, energy_factor: float) -> None:
         """Are forces the slope of the energies?"""
+        if not self.summary.has_forces.any():
+            self.notes.append("no frame has forces")
+            return
         if not ratio.known:
             self.notes.append(
                 f"forces: {ratio.pairs} pairs of near configurations of the same atoms do not tell whether "

@@ -78,9 +78,8 @@ def _periodic(batch: Batch) -> Bools:
 def reach(batch: Batch) -> Floats:
     """Return (S,) by how much `invariants` may differ between two structures that count as one."""
     edges = np.linalg.norm(batch.cell, axis=2)
-    shortest = np.where(edges > 0, edges, np.inf).min(axis=1, initial=np.inf)
-    heights = np.abs(np.linalg.det(batch.cell)) / np.maximum(edges.prod(axis=1), 1e-300)  # of a unit cell
-    phase = 2 * np.pi * 2 * TOLERANCE / np.maximum(shortest * heights, 1e-12)
+    height = np.abs(np.linalg.det(batch.cell)) / np.maximum(edges.prod(axis=1), 1e-300) * edges.min(axis=1)
+    phase = 2 * np.pi * 2 * TOLERANCE / np.maximum(height, 1e-12)  # no height of the cell is less
     return np.where(_periodic(batch), phase + 2 * TOLERANCE, 1.01 * TOLERANCE)
 
 

@@ -75,9 +75,10 @@ def summarise(rows: Rows, atom_energies: AtomEnergies) -> Summary:
 def _summary_of(batch: Batch, labels: Prediction, atom_energies: AtomEnergies) -> Summary:
     s = len(batch)
     counts = np.maximum(np.diff(batch.offsets), 1)
-    forces = np.linalg.norm(labels.forces, axis=1)
+    lacking = np.isnan(labels.forces).any(axis=1)
     largest = np.zeros(s)
-    np.maximum.at(largest, batch.index, forces)
+    np.maximum.at(largest, batch.index, np.where(lacking, 0.0, np.linalg.norm(labels.forces, axis=1)))
+    largest[batch.index[lacking]] = np.nan
     net = np.stack([np.bincount(batch.index, column, s) for column in labels.forces.T], axis=1)
     volume = np.abs(np.linalg.det(batch.cell))
     stress = np.full((s, 3, 3), np.nan) if labels.stress is None else labels.stress
