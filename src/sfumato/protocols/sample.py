@@ -6,8 +6,9 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +300,7 @@ def sample(
         counts = Counter(exclusion.reason for exclusion in excluded).most_common(3)
         raise ValueError("no frame is left: " + "; ".join(f"{why} ({count}×)" for why, count in counts))
     facts = {
-        **provenance(),
+        **_provenance(),
         "engine": engine.identity,
         "recipe": asdict(recipe),
         "excluded": [[exclusion.name, exclusion.reason] for exclusion in excluded],
@@ -336,6 +337,14 @@ def sample_named(
         raise ValueError(f"unknown training set {name!r}; {nearest(name, RECIPES)}")
     molecules = read_molecules(ORGANIC)
     return sample(molecules, TBLite("GFN2-xTB"), path, RECIPES[name], executor=executor, watch=watch)
+
+
+def _provenance() -> dict[str, Any]:
+    """Return what a result depends on, with the version of what makes conformers."""
+    facts = provenance()
+    with suppress(PackageNotFoundError):
+        facts["packages"]["rdkit"] = version("rdkit")
+    return facts
 
 
 def _wanted(
