@@ -308,3 +308,9 @@ def test_frames_travel_unchecked_and_are_checked_on_arrival():
     frame = Frame(np.array([6, 6]), np.array([[0, 0, 0], [0, 0, np.nan]]), 0, 1)
     with pytest.raises(ValueError, match="not finite"):
         frame.system()
+
+
+def test_alpha_is_refused_where_one_part_moves_alone():
+    angle = replace(diatomic(), atoms=[0, 1, 0])
+    with pytest.raises(ValueError, match="leave the setting at 'length'"):
+        list(bsct.plan([angle], "x", bsct.Settings(coordinate="alpha")))

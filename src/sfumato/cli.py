@@ -23,7 +23,7 @@ app = App(
 )
 run = App(name="run", help="Run a protocol on models and data; resumes where it stopped.")
 plan = App(name="plan", help="Print what a run would take, from a few timed frames.")
-data = App(name="data", help="List, fetch, import and check data sets.")
+data = App(name="data", help="List, fetch, make and check data sets.")
 scan = App(name="scan", help="Build scans at a level of theory of your own.")
 for part in (run, plan, data, scan):
     app.command(part)
@@ -31,7 +31,7 @@ for part in (run, plan, data, scan):
 Json = Annotated[Path | None, Parameter(help="Also write the result as JSON to this file.")]
 Molecules = Annotated[Path, Parameter(help="SMILES (.smi), SDF, XYZ, or anything that ASE reads.")]
 Flat = Parameter(name="*")
-LABELLING, RECIPE = commands.LabelOptions(), commands.RecipeOptions()
+LABELLING, RECIPE, SAMPLING = commands.LabelOptions(), commands.RecipeOptions(), commands.SamplingOptions()
 
 
 @app.command
@@ -95,6 +95,20 @@ def data_import(name: str, path: Path) -> int:
 def data_check(name: str, *, json: Json = None) -> int:
     """Measure the quality of labels: missing frames, grid, work against energy, net force."""
     return commands.data_check(name, json)
+
+
+@data.command(name="sample")
+def data_sample(
+    molecules: Annotated[
+        str, Parameter(help="A named training set (organic-mini, organic-20k), or molecules.")
+    ],
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The HDF5 file to write.")],
+    options: Annotated[commands.LabelOptions, Flat] = LABELLING,
+    sampling: Annotated[commands.SamplingOptions, Flat] = SAMPLING,
+) -> int:
+    """Make a labelled training set around molecules or crystals; continues where it stopped."""
+    return commands.data_sample(molecules, out, options, sampling)
 
 
 @scan.command(name="build")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sfumato.execution.runner import Watch
     from sfumato.protocols.bsct import Settings
     from sfumato.protocols.run import BsctRun
+    from sfumato.protocols.sample import Sampling
     from sfumato.protocols.scan_build import Recipe
     from sfumato.reference.engines import Engine
 
@@ -143,6 +144,43 @@ class RecipeOptions:
         types = tuple(self.types) if self.types else None
         return Recipe(
             self.licence, self.coordinate, types, self.frames, self.per_type, self.seed, self.hysteresis
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """Which frames to make of each molecule or crystal; a named set has its own.
+
+    Args:
+        conformers: at most so many minima.
+        temperatures: K, of thermal displacements; repeat for several; default 100, 300, 600 and 1000.
+        thermal: frames at each temperature.
+        snapshots: frames of short dynamics at 300 and at 1000 K.
+        scans: frames with one bond stretched or compressed.
+        seed: of conformers, displacements and split.
+        licence: of the new data.
+    """
+
+    conformers: int = 2
+    temperatures: Annotated[list[float] | None, Parameter(negative="")] = None
+    thermal: int = 2
+    snapshots: int = 1
+    scans: int = 3
+    seed: int = 0
+    licence: str = "unspecified"
+
+    def made(self) -> Sampling:
+        """The sampling."""
+        from sfumato.protocols.sample import Sampling
+
+        settings = {"temperatures": tuple(self.temperatures)} if self.temperatures else {}
+        return Sampling(
+            conformers=self.conformers,
+            thermal=self.thermal,
+            snapshots=self.snapshots,
+            scans=self.scans,
+            seed=self.seed,
+            **settings,
         )
 
 
@@ -328,6 +366,35 @@ def label(structures: Path, out: Path, options: LabelOptions) -> int:
     written = f"{out}: " if labelled.count else ""
     _say(f"{written}{labelled.count} of {labelled.count + len(labelled.failed)} structures labelled")
     return DONE if not labelled.failed else PARTIAL
+
+
+def data_sample(molecules: str, out: Path, options: LabelOptions, sampling: SamplingOptions) -> int:
+    """Make a training set; print what is in it and what was left out."""
+    from sfumato.io import read_molecules
+    from sfumato.protocols.sample import ORGANIC, RECIPES, Recipe, sample
+    from sfumato.report.tables import exclusion_table
+    from sfumato.words import nearest
+
+    named = RECIPES.get(molecules)
+    if named is None and not Path(molecules).is_file():
+        raise ValueError(
+            f"{molecules}: neither a file nor a named training set; {nearest(molecules, RECIPES)}"
+        )
+    frames, excluded = sample(
+        read_molecules(ORGANIC if named else Path(molecules), seed=sampling.seed),
+        options.made(),
+        out,
+        named or Recipe(sampling.licence, sampling.made(), seed=sampling.seed),
+        store=options.store,
+        executor=options.hands(),
+        retry_failed=options.retry_failed,
+        watch=_progress,
+    )
+    if excluded:
+        _say(exclusion_table(excluded))
+    splits = ", ".join(f"{count} {name}" for name, count in frames.split.counts().items())
+    _say(f"{out}: {len(frames)} frames of {len(frames.molecule.names)} molecules ({splits})")
+    return DONE
 
 
 def list_names() -> int:

@@ -75,7 +75,8 @@ def select(scan_set: ScanSet, limit_per_bond: int | None) -> list[Scan]:
 def path_positions(scan: Scan, refine: int) -> Floats:
     """Return the frames with refine − 1 more between each two, ((F − 1)·refine + 1, N, 3) Å.
 
-    Linear interpolation is exact: along a scan every atom moves on a straight line.
+    Linear interpolation is exact for bonds and sites, whose atoms move on straight lines; of an arc it
+    follows the chords.
     """
     fine = np.arange((len(scan) - 1) * refine + 1)
     before = fine // refine
@@ -91,8 +92,17 @@ def subject(identity: str) -> Subject:
 
 
 def plan(scans: Sequence[Scan], identity: str, settings: Settings) -> Iterator[Item]:
-    """Yield one item per structure to predict."""
+    """Yield one item per structure to predict.
+
+    Raises:
+        ValueError: the coordinate "alpha", which only the bond of a molecule has.
+    """
     for scan in scans:
+        if settings.coordinate == "alpha" and (scan.kind != "bond" or scan.pbc.any()):
+            raise ValueError(
+                f"{scan.name}: coordinate 'alpha' is the way of each of two halves, and here one part moves "
+                "alone; leave the setting at 'length'"
+            )
         yield from subject(identity).items(scan, path_positions(scan, settings.refine))
 
 

@@ -211,34 +211,35 @@ def build_scans(
     store = store or default_store(path)
     records = _label(geometry, engine, store, executor, retry_failed, watch)
     labelled = [_labelled(scan, rows) for scan, rows in zip(geometry.scans, records, strict=True)]
-    hysteresis = {}
+    facts = _facts(geometry.scans, records)
     if recipe.hysteresis:
         with watch(f"{engine.level} there and back") as callback:
             sweeps = campaign.sweep(geometry.scans, engine, store, executor=executor, watch=callback)
-        hysteresis = {scan.name: _width(sweep) for scan, sweep in zip(geometry.scans, sweeps, strict=True)}
+        widths = {scan.name: _width(sweep) for scan, sweep in zip(geometry.scans, sweeps, strict=True)}
+        facts["hysteresis"] = widths
     jumps = [Exclusion(scan.name, reason) for scan in labelled if (reason := discontinuity(scan))]
-    dropped = {exclusion.name for exclusion in jumps}
-    kept = tuple(scan for scan in labelled if scan.name not in dropped)
     excluded = (*getattr(molecules, "rejected", ()), *geometry.excluded, *jumps)
-    if not kept:
-        raise ValueError(f"every scan was left out, the first because of this: {jumps[0].reason}")
-    scan_set = ScanSet(
-        name=path.stem,
-        level=engine.level,
-        licence=recipe.licence,
-        source="sfumato scan build",
-        scans=kept,
-        provenance={
-            **provenance(),
-            "engine": engine.identity,
-            "recipe": asdict(recipe),
-            "excluded": [[exclusion.name, exclusion.reason] for exclusion in excluded],
-            **_facts(geometry.scans, records),
-            **({"hysteresis": hysteresis} if hysteresis else {}),
-        },
-    )
+    facts |= {"engine": engine.identity, "recipe": asdict(recipe), **provenance()}
+    facts["excluded"] = [[exclusion.name, exclusion.reason] for exclusion in excluded]
+    scan_set = _set(path.stem, engine.level, recipe.licence, labelled, jumps, facts)
     write_scan_set(path, scan_set)
     return Built(scan_set, excluded)
+
+
+def _set(
+    name: str,
+    level: str,
+    licence: str,
+    scans: Sequence[Scan],
+    jumps: Sequence[Exclusion],
+    facts: dict[str, Any],
+) -> ScanSet:
+    """Return the set of the scans that do not jump."""
+    dropped = {exclusion.name for exclusion in jumps}
+    kept = tuple(scan for scan in scans if scan.name not in dropped)
+    if not kept:
+        raise ValueError(f"every scan was left out, the first because of this: {jumps[0].reason}")
+    return ScanSet(name, level, licence, "sfumato scan build", kept, facts)
 
 
 def default_store(path: Path) -> Path:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sfumato.protocols import bsct
 from sfumato.report import molecule, plots
+from sfumato.report.kinds import type_word
 from sfumato.report.tables import (
     Metric,
     comparison_note,
@@ -34,6 +35,15 @@ if TYPE_CHECKING:
     from sfumato.protocols.run import BsctRun
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+
+DONE_TO = {
+    "bond": "molecules in which one bond is compressed and stretched",
+    "angle": "structures in which one angle is bent",
+    "torsion": "structures in which one bond is turned about",
+    "site": "structures in which one atom leaves its site",
+    "": "structures in which one bond, angle, torsion or atom is moved",
+}
+"""What each kind of scan does."""
 
 SAME_METHOD = 1e-3
 """eV/Å; a model whose mean force error is below this is taken for the method that made the labels."""
@@ -127,12 +137,13 @@ def summary(run: BsctRun) -> list[str]:
     scans = next(iter(run.models.values())).scans if run.models else {}
     frames = sum(len(scan) for scan in run.scan_set if scan.name in scans)
     limit = run.manifest.get("limit_per_bond")
-    part = f" (the first {limit} of each bond type)" if limit else ""
+    part = f" (the first {limit} of each {type_word(run)})" if limit else ""
+    kind = type_word(run).removesuffix("type").strip()
     told = [
         f"{_count(len(run.models), 'model')} predicted energies and forces along "
-        f"{_count(len(scans), 'bond scan')} of {run.scan_set.name}{part}: molecules in which one bond is "
-        f"compressed and stretched in small steps, {_count(frames, 'structure')} in all. Each is compared "
-        f"with the reference ({run.scan_set.level})."
+        f"{_count(len(scans), f'{kind} scan'.strip())} of {run.scan_set.name}{part}: {DONE_TO[kind]} in "
+        f"small steps, {_count(frames, 'structure')} in all. Each is compared with the reference "
+        f"({run.scan_set.level})."
     ]
     lacking = [model for model in run.models.values() if model.coverage[0] < model.coverage[1]]
     told += [
@@ -169,7 +180,7 @@ def _verdict(run: BsctRun, contenders: Sequence[bsct.ModelResult]) -> list[str]:
 
     best, *others = contenders
     caution = (
-        f"{metric.title} says how evenly forces change along a bond, not how right they are: read it beside "
+        f"{metric.title} says how evenly forces change along a scan, not how right they are: read it beside "
         "the force error and the work–energy residual."
     )
     if not others:
@@ -386,7 +397,7 @@ def _definitions(run: BsctRun) -> str:
         for m in metrics_of(run.settings).values()
     )
     more = (
-        "<dt>95 % interval</dt><dd>Bootstrap over scans within bond types: where the mean would lie for "
+        "<dt>95 % interval</dt><dd>Bootstrap over scans within types: where the mean would lie for "
         "other scans of the same kinds. It needs two scans.</dd>"
         "<dt>n/a</dt><dd>The number does not exist, for example one side of a scan whose minimum is its "
         "end.</dd>"
