@@ -32,8 +32,21 @@ def test_a_skin_holds_until_atoms_have_moved_by_half_of_it(drawn, skin, seed):
     held = find_candidates(**before, settings=chosen, skin=skin)
     topology = select_edges(held, **now, settings=chosen)
     geometry = differentiable_stage(topology, now["positions"], now["cell"], chosen)
-    assert geometry.bias.isfinite().all()
     same(named(topology, geometry), expected, 1e-9)
+
+
+def test_a_witness_counts_that_comes_nearer_by_two_skins():
+    # The neighbour on the left leaves, the atom follows the one on the right, which comes: the worst case.
+    chosen, skin = GraphSettings(k=4, cutoff=2.7, mode="out"), 0.5
+    before = make([[-2.0, 0, 0], [0, 0, 0], [3.55, 0, 0]])
+    after = make(before.positions + 0.999 * skin / 2 * np.array([[-1, 0, 0], [1, 0, 0], [-1, 0, 0]]))
+    topology = index_stage(**tensors(before), settings=chosen, skin=skin)
+    geometry = differentiable_stage(topology, tensors(after)["positions"], tensors(after)["cell"], chosen)
+    expected = graph(after.positions, after.cell, after.pbc, chosen)
+    same(named(topology, geometry), expected, 1e-12)
+    assert (1, 0, 0, 0, 0) in expected
+    alone = graph(after.positions[:2], after.cell, after.pbc, chosen)
+    assert abs(alone[1, 0, 0, 0, 0][1] - expected[1, 0, 0, 0, 0][1]) > 1e-4
 
 
 @pytest.mark.parametrize("rank", ["compact", "sigmoid", "hard"])

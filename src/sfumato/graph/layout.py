@@ -115,10 +115,10 @@ def index_stage(
 ) -> Topology:
     """Find the edges of a batch, in double precision and without gradients.
 
-    Without a skin these are exactly the edges with e > 0. With one they are all that can become so until
-    some atom has moved by half the skin in a cell that stays as it is; the others have log e = −∞. A skin
-    of 0.5 Å may double the edges: in a long run rather hold `find_candidates(…, skin)` and call
-    `select_edges` at every step.
+    Without a skin these are the edges with e > 0; f is taken to 1e-6 here, where e < 1e-86. With a skin
+    they are all that can become so until some atom has moved by half of it in a cell that stays as it is;
+    the others have log e = −∞. A skin of 0.5 Å may double the edges: in a long run rather hold
+    `find_candidates(…, skin)` and call `select_edges` at every step.
 
     Args:
         positions: (N, 3) Å, as given, wrapped or not.
