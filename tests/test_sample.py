@@ -20,7 +20,6 @@ from sfumato.protocols.sample import (
     explore,
     group,
     sample,
-    sample_named,
 )
 from sfumato.reference.engines import Label, TBLite
 from sfumato.reference.sampling import pair_distances, supercell
@@ -123,6 +122,19 @@ def test_a_molecule_that_fails_is_named_and_the_rest_is_kept(tmp_path: Path) -> 
     assert "no minimum: flat did not converge: no" in excluded[0].reason
     with pytest.raises(ValueError, match=r"no frame is left: .*did not converge.*\(1×\)"):
         sample(found[1:], Flat(refuse=16), tmp_path / "b.h5", Recipe("MIT", FEW))
+
+
+def test_what_failed_is_tried_again_on_request_in_a_shared_store(tmp_path: Path) -> None:
+    found, store = molecules(tmp_path, "O water\nCS thiol\n"), tmp_path / "store"
+    recipe = Recipe("MIT", FEW)
+    for engine, again, groups in (
+        (Flat(refuse=16), False, {"O"}),
+        (Flat(), False, {"O"}),
+        (Flat(), True, {"O", "CS"}),
+    ):
+        frames, _ = sample(found, engine, tmp_path / "a.h5", recipe, store=store, retry_failed=again)
+        assert set(frames.molecule) == groups
+    assert not (tmp_path / "a.h5.campaign").exists()
 
 
 def test_a_frame_with_too_large_a_force_is_left_out_and_named(tmp_path: Path) -> None:
@@ -250,11 +262,6 @@ def test_the_group_is_the_graph_or_else_the_formula() -> None:
 
 
 # --- the named sets ------------------------------------------------------------------------------
-
-
-def test_an_unknown_set_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"unknown training set 'organic-min'.*organic-mini"):
-        sample_named("organic-min", tmp_path / "a.h5")
 
 
 def test_the_bundled_molecules_are_many_small_neutral_and_none_is_a_test_molecule() -> None:

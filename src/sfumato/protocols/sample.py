@@ -23,14 +23,15 @@ from sfumato.execution.label import EngineJob
 from sfumato.execution.pool import Executor
 from sfumato.execution.records import Header, Record, decode, encode, ok
 from sfumato.execution.runner import Item, Watch, run
+from sfumato.execution.runner import wanted as item_wanted
 from sfumato.frames import Category, FrameSet
-from sfumato.io import Exclusion, Molecule, Molecules, read_molecules, write_frame_set
+from sfumato.io import Exclusion, Molecule, Molecules, write_frame_set
 from sfumato.io.molecules import MoleculeError, canonical_smiles, conformers
+from sfumato.protocols.scan_build import default_store
 from sfumato.reference import sampling as make
-from sfumato.reference.engines import Engine, TBLite
+from sfumato.reference.engines import Engine
 from sfumato.reference.scans import BOND_FACTOR, bonds
 from sfumato.systems import Batch, Ints, Prediction, System, digest
-from sfumato.words import nearest
 
 NAME = "sample"
 VERSION = 1
@@ -263,36 +264,42 @@ def sample(
     path: Path,
     recipe: Recipe,
     *,
+    store: Path | None = None,
     executor: Executor = HERE,
+    retry_failed: bool = False,
     watch: Watching = lambda what, unit: nullcontext(lambda tally: None),
 ) -> tuple[FrameSet, tuple[Exclusion, ...]]:
     """Make, label, split and write a training set, continuing an interrupted campaign of the same file.
 
-    Frames and labels are kept one by one in a folder beside the file (`<path>.campaign`).
+    The frames of each molecule and the labels are kept one by one in a store, by default `<path>.campaign`.
 
     Args:
         molecules: with names; what `read_molecules` rejected is counted too.
         engine: the level of theory; it must pass its self-test.
         path: the HDF5 file to write.
         recipe: licence, sampling, split.
-        executor: who works.
+        store: folder of the records, which several campaigns may share.
+        executor: who works; a whole molecule is one task of the first stage, a frame of the second.
+        retry_failed: try again what failed before.
         watch: shows the progress of the two stages.
 
     Returns:
         The set as written, and every molecule or frame that is not in it, with the reason.
 
     Raises:
-        ValueError: no frame is left, the engine fails its self-test, or the campaign folder is of another
-            engine.
+        ValueError: no frame is left, the engine fails its self-test, or the store is of another version
+            of it.
         Stopped: on Ctrl-C or SIGTERM; call again to continue.
     """
     wanted, excluded = _wanted(molecules, recipe)
-    store = path.with_name(path.name + ".campaign")
-    frames, failed, dropped = _explored(wanted, engine, store, recipe.sampling, executor, watch)
+    store = store or default_store(path)
+    with watch("geometries", "molecules") as callback:
+        records = _explore(wanted, engine, store, recipe.sampling, executor, retry_failed, callback)
+    frames, failed, dropped = _unpacked(wanted, records)
     excluded += failed
     with watch(engine.level, "frames") as callback:
         systems = [frame.system for frame in frames]
-        records = label(systems, engine, store, executor=executor, watch=callback)
+        records = label(systems, engine, store, executor=executor, watch=callback, retry_failed=retry_failed)
     reasons = [_unfit(record, recipe.max_force) for record in records]
     excluded += [Exclusion(f"{frame.name}/{frame.subset}", why) for frame, why in zip(frames, reasons) if why]
     kept = [(frame, record) for frame, record, why in zip(frames, records, reasons) if not why]
@@ -309,34 +316,6 @@ def sample(
     frame_set = _frame_set(path.stem, engine.level, recipe, kept, facts)
     write_frame_set(path, frame_set)
     return frame_set, tuple(excluded)
-
-
-def sample_named(
-    name: str,
-    path: Path,
-    *,
-    executor: Executor = HERE,
-    watch: Watching = lambda what, unit: nullcontext(lambda tally: None),
-) -> tuple[FrameSet, tuple[Exclusion, ...]]:
-    """Make one of the named training sets.
-
-    Args:
-        name: one of `RECIPES`.
-        path: the HDF5 file to write.
-        executor: who works.
-        watch: shows the progress of the two stages.
-
-    Returns:
-        As `sample` does.
-
-    Raises:
-        ValueError: an unknown name, or RDKit or tblite is missing.
-        Stopped: on Ctrl-C or SIGTERM; call again to continue.
-    """
-    if name not in RECIPES:
-        raise ValueError(f"unknown training set {name!r}; {nearest(name, RECIPES)}")
-    molecules = read_molecules(ORGANIC)
-    return sample(molecules, TBLite("GFN2-xTB"), path, RECIPES[name], executor=executor, watch=watch)
 
 
 def _provenance() -> dict[str, Any]:
@@ -371,26 +350,33 @@ class _Frame:
     system: System
 
 
-def _explored(
+def _explore(
     wanted: Sequence[tuple[Molecule, str]],
     engine: Engine,
     store: Path,
     sampling: Sampling,
     executor: Executor,
-    watch: Watching,
-) -> tuple[list[_Frame], list[Exclusion], dict[str, int]]:
-    """Explore what has not been explored like this before; also say what failed or was dropped."""
+    retry_failed: bool,
+    watch: Watch,
+) -> list[Record]:
+    """Explore what has not been explored like this before; return the records of all molecules."""
     settings = json.dumps(asdict(sampling), sort_keys=True)
     items = [
         Item(digest([NAME, str(VERSION), engine.identity, settings, _identity(molecule)]), molecule)
         for molecule, _ in wanted
     ]
     header = Header(NAME, VERSION, f"{engine.level} geometries", engine.identity, provenance())
-    with RunFolder(store).open(header) as file, watch("geometries", "molecules") as callback:
-        if any(item.key not in file.records for item in items):
+    with RunFolder(store).open(header) as file:
+        if any(item_wanted(file.records.get(item.key), retry_failed) for item in items):
             engine.self_test()
-        run(Explore(engine, sampling), items, file, pool=executor, watch=callback)
-        records = [file.records[item.key] for item in items]
+        run(Explore(engine, sampling), items, file, pool=executor, watch=watch, retry_failed=retry_failed)
+        return [file.records[item.key] for item in items]
+
+
+def _unpacked(
+    wanted: Sequence[tuple[Molecule, str]], records: Sequence[Record]
+) -> tuple[list[_Frame], list[Exclusion], dict[str, int]]:
+    """Return the frames of all molecules, the molecules that failed, and what was dropped."""
     frames: list[_Frame] = []
     failed: list[Exclusion] = []
     dropped: Counter[str] = Counter()
