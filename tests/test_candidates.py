@@ -37,7 +37,7 @@ def test_a_skin_holds_until_atoms_have_moved_by_half_of_it(drawn, skin, seed):
 
 def test_a_witness_counts_that_comes_nearer_by_two_skins():
     # The neighbour on the left leaves, the atom follows the one on the right, which comes: the worst case.
-    chosen, skin = GraphSettings(k=4, cutoff=2.7, mode="out"), 0.5
+    chosen, skin = GraphSettings(k=1, cutoff=2.7, mode="out"), 0.5
     before = make([[-2.0, 0, 0], [0, 0, 0], [3.55, 0, 0]])
     after = make(before.positions + 0.999 * skin / 2 * np.array([[-1, 0, 0], [1, 0, 0], [-1, 0, 0]]))
     topology = index_stage(**tensors(before), settings=chosen, skin=skin)
