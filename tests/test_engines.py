@@ -7,6 +7,7 @@ import tarfile
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from ase.io import read
 
 from sfumato.io import read_scan_set
 from sfumato.reference import engines
-from sfumato.reference.engines import ENGINES, HYDROGEN, WATER, PySCF, TBLite, make_engine
+from sfumato.reference.engines import ASE, ENGINES, HYDROGEN, WATER, Psi4, PySCF, TBLite, make_engine
+from sfumato.reference.engines import pyscf as pyscf_engine
 from sfumato.systems import System
 from sfumato.units import HARTREE, MEV
 
@@ -143,7 +145,6 @@ class TestTBLite:
         ("system", "reason"),
         [
             (System(np.array([95, 1]), np.array([[0, 0, 0], [0, 0, 1.6]])), "Z >86"),
-            (System(np.array([8, 8]), np.zeros((2, 3))), "Too close"),
         ],
     )
     def test_what_tblite_refuses_is_a_failure_with_its_reason(self, system, reason):
@@ -169,7 +170,9 @@ class TestTBLite:
 
 
 @pytest.mark.parametrize(
-    "engine", [pytest.param(TBLite(), marks=needs_tblite), pytest.param(CHEAP, marks=needs_pyscf)]
+    "engine",
+    [pytest.param(TBLite(), marks=needs_tblite), pytest.param(CHEAP, marks=needs_pyscf), Psi4()],
+    ids=["tblite", "pyscf", "psi4"],
 )
 @pytest.mark.parametrize(
     ("charge", "multiplicity", "electrons"), [(0, 1, 9), (-1, 2, 10), (8, 4, 1)], ids=["odd", "even", "few"]
@@ -180,6 +183,37 @@ def test_impossible_spin_is_an_error(engine, charge, multiplicity, electrons):
         ValueError, match=f"^{electrons} electrons .* cannot have multiplicity {multiplicity}"
     ):
         engine.label(wrong)
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [pytest.param(TBLite(), marks=needs_tblite), pytest.param(CHEAP, marks=needs_pyscf), Psi4(), ASE("lj")],
+    ids=["tblite", "pyscf", "psi4", "ase"],
+)
+def test_two_nuclei_on_one_point_are_an_error(engine):
+    numbers, positions = [1, 8, 1, 2], [[0, 0, 0.7], [0, 0, 0], [0, 0.9, 0], [0, 0, 0.7005]]
+    with pytest.raises(ValueError, match=r"^atoms 0 and 3 are at the same place, \[0\.0, 0\.0, 0\.7\] Å"):
+        engine.label(System(np.array(numbers), np.array(positions)))
+
+
+@pytest.mark.parametrize(
+    ("pbc", "message"), [([1, 0, 0], "0 and 1"), ([0, 1, 1], "1 and 2"), ([1, 1, 1], "0 and 1")]
+)
+def test_images_count_as_the_same_place_in_periodic_directions_only(pbc, message):
+    cell = np.array([[5, 0, 0], [1, 6, 0], [0, 2, 7.0]])
+    positions = np.array([[0.1, 0, 0], [10.1, 0, 0], [10.1, 2, 7]])
+    system = System(np.full(3, 2), positions, cell=cell, pbc=np.array(pbc, dtype=bool))
+    with pytest.raises(ValueError, match=f"atoms {message} are at the same place"):
+        ASE("lj").label(system)
+    open_ends = System(system.numbers, system.positions, cell=cell)
+    assert ASE("lj").label(open_ends).converged
+
+
+def test_overlap_is_found_among_many_atoms():
+    positions = np.stack(np.meshgrid(*[np.arange(7.0)] * 3, [0.0]), axis=-1)[..., 0, :3].reshape(-1, 3)
+    positions = np.concatenate([positions, positions[[300]]])
+    with pytest.raises(ValueError, match="atoms 300 and 343 are"):
+        ASE("lj").label(System(np.full(344, 18), positions))
 
 
 @needs_pyscf
@@ -248,7 +282,7 @@ class TestPySCF:
             engine.label(HYDROGEN)
 
     def test_an_element_without_basis_is_an_error(self):
-        with pytest.raises(ValueError, match="not found for Au"):
+        with pytest.raises(ValueError, match="not found for Au in 6-31g"):
             PySCF("pbe", "6-31g").label(System(np.array([79, 1]), np.array([[0, 0, 0], [0, 0, 1.6]])))
 
     def test_a_crystal_is_refused(self):
@@ -260,6 +294,18 @@ class TestPySCF:
         changes = {"xc": "pbe", "basis": "def2-svp", "density_fit": False, "grid_level": 4, "conv_tol": 1e-9}
         variants = [PySCF(), *(PySCF(**{key: value}) for key, value in changes.items())]
         assert len({engine.identity for engine in variants}) == 6
+
+    def test_a_gpu_has_an_identity_and_a_name_of_its_own(self, monkeypatch):
+        monkeypatch.setattr(pyscf_engine, "_gpu_version", lambda: "gpu4pyscf-cuda12x 1.9.0")
+        processor, gpu = PySCF(), PySCF(gpu=True)
+        assert gpu.identity != processor.identity
+        assert gpu._engine() == f"gpu4pyscf-cuda12x 1.9.0, {processor._engine()}"
+
+    @pytest.mark.skipif(find_spec("gpu4pyscf") is not None, reason="gpu4pyscf is installed")
+    def test_a_gpu_engine_without_its_package_is_an_error_that_says_what_to_install(self):
+        assert make_engine("pyscf", "pbe/def2-svp") == PySCF("pbe", "def2-svp")
+        with pytest.raises(ValueError, match="pip install gpu4pyscf-cuda12x"):
+            PySCF("pbe", "def2-svp", gpu=True).label(HYDROGEN)
 
     def test_importing_picks_fast_kernels_and_leaves_the_environment_as_it_was(self):
         folder = Path(find_spec("pyscf").origin).parent / "lib"
@@ -299,10 +345,33 @@ class TestPySCF:
             assert np.abs(label.forces - forces).mean() < 2 * MEV
 
 
-def test_engines_are_made_by_name_and_level():
+@pytest.mark.parametrize(
+    ("devices", "expected"),
+    [(0, False), (2, True), (RuntimeError("cudaErrorNoDevice"), False), (ImportError("libcudart"), False)],
+    ids=["none", "two", "no driver", "no libraries"],
+)
+def test_a_gpu_is_used_where_package_and_device_are_there(monkeypatch, devices, expected):
+    def count():
+        if isinstance(devices, Exception):
+            raise devices
+        return devices
+
+    cuda = SimpleNamespace(runtime=SimpleNamespace(getDeviceCount=count))
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(pyscf_engine, "find_spec", lambda name: name == "gpu4pyscf" or None)
+    assert pyscf_engine.gpu_available() is expected
+    assert make_engine("pyscf", "pbe/def2-svp") == PySCF("pbe", "def2-svp", gpu=expected)
+    monkeypatch.setattr(pyscf_engine, "find_spec", lambda name: None)
+    assert pyscf_engine.gpu_available() is False
+
+
+def test_engines_are_made_by_name_and_level(monkeypatch):
+    monkeypatch.setattr(pyscf_engine, "gpu_available", lambda: False)
     assert make_engine("tblite", "gfn1-xtb") == TBLite("GFN1-xTB")
     assert make_engine("pyscf", "wb97m-d3bj/def2-tzvppd") == PySCF()
-    assert set(ENGINES) == {"tblite", "pyscf"}
+    assert make_engine("psi4", "wb97m-d3bj/def2-tzvppd") == Psi4()
+    assert make_engine("ase", "my_model.py:make") == ASE("my_model.py:make")
+    assert set(ENGINES) == {"tblite", "pyscf", "psi4", "ase"}
 
 
 @pytest.mark.parametrize(
@@ -312,6 +381,7 @@ def test_engines_are_made_by_name_and_level():
         ("tblite", "GFN3-xTB", "unknown method 'GFN3-xTB'; choose GFN2-xTB or GFN1-xTB"),
         ("pyscf", "pbe", "a level reads functional/basis"),
         ("pyscf", "/def2-svp", "a level reads functional/basis"),
+        ("psi4", "pbe/", "Psi4: a level reads functional/basis"),
     ],
 )
 def test_wrong_engines_and_levels_are_errors(name, level, message):

@@ -63,9 +63,11 @@ class _Process:
                     text=True,
                 )
             except OSError as error:
+                self._folder.cleanup()
                 raise ValueError(f"Psi4: cannot run {python}: {error.strerror}") from None
         self._lock = threading.Lock()
-        self._end = weakref.finalize(self, _end, self._process, self._folder)
+        # Called when nobody needs it any more, at the latest when Python ends.
+        self.end = weakref.finalize(self, _end, self._process, self._folder)
         try:
             self.facts = self.ask(settings)
         except DiedError as error:
@@ -81,7 +83,7 @@ class _Process:
             try:
                 return self._exchange(json.dumps(request))
             except BaseException:
-                self._end()  # a late answer must never be taken for that of the next request
+                self.end()  # a late answer must never be taken for that of the next request
                 raise
 
     def _exchange(self, line: str) -> dict[str, Any]:
@@ -104,7 +106,7 @@ class _Process:
 
     def alive(self) -> bool:
         """Tell whether it can take a request."""
-        return self._end.alive and self._process.poll() is None
+        return self.end.alive and self._process.poll() is None
 
 
 def _new_folder() -> tempfile.TemporaryDirectory[str]:
@@ -255,6 +257,7 @@ class Psi4:
             return _failed(system, start, engine, str(error))
         self._check(found)
         if "failed" in found:
+            process.end()  # an error may leave Psi4 in no state to go on
             return _failed(system, start, engine, found["failed"])
         energy, gradient = found["energy"], np.array(found["gradient"])
         if process.facts["dispersion"]:

@@ -60,6 +60,12 @@ class Worker:
         if settings["xc"] not in functionals:
             raise RefusedError(f"unknown functional {settings['xc']!r}")
         self.xc = functionals[settings["xc"]]
+        built = self.functional("", 1, 1, True)
+        if built.needs_vv10():
+            raise RefusedError("Psi4 has no gradient of VV10; take a functional with D3(BJ) instead")
+        if built.is_c_hybrid():
+            raise RefusedError("the perturbation theory of double hybrids is not available here")
+        self.meta = built.is_meta()
 
     def hello(self) -> dict[str, Any]:
         """Return the version, and the functional's dispersion correction, which is left to the other side."""
@@ -69,10 +75,10 @@ class Worker:
         """Build the functional without its dispersion correction; called by Psi4."""
         return self.build(self.xc, points, derivatives, restricted)[0]
 
-    def attempts(self, restricted: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    def attempts(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield options to try in turn. Psi4 has no second-order steps for meta-GGAs: they are damped."""
         yield "", {}
-        if self.functional("", 1, 1, restricted).is_meta():
+        if self.meta:
             yield "converged with damping", {"damping_percentage": DAMPING}
         else:
             yield "converged by second-order steps", {"soscf": True}
@@ -106,7 +112,7 @@ class Worker:
             "maxiter": settings["max_cycle"],
         }
         given = {"dft_functional": self.functional, "molecule": molecule}
-        for message, more in self.attempts(restricted):
+        for message, more in self.attempts():
             psi4.core.clean()
             psi4.core.clean_options()
             psi4.set_options({**options, **more})
@@ -169,8 +175,7 @@ def main() -> None:
         except RefusedError as error:
             answer({"refused": str(error)})
         except Exception as error:  # noqa: BLE001 (whatever Psi4 raises is the reason of a failed point)
-            answer({"failed": " ".join(str(error).split())})
-            return  # an error inside Psi4 leaves it in no state to go on
+            answer({"failed": " ".join(str(error).partition("The most recent")[0].split())})
 
 
 if __name__ == "__main__":
