@@ -172,7 +172,7 @@ def test_mlearn_silicon_declared_wrongly_is_found(
 
 
 def test_silicon_rare_events(tmp_path: Path) -> None:
-    """Structures and labels lie in two files, here joined into extended XYZ; the perfect crystal is there twice."""
+    """Structures and labels lie in two files, here joined into extended XYZ; one crystal is there twice."""
     folder = found("silicon-rare-events", "Interstitial-enhanced_Training_Set")
     data = json.loads((folder / "DATA.json").read_text())
     frames = []
