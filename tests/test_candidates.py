@@ -159,6 +159,12 @@ def test_structures_of_a_batch_are_searched_as_far_as_each_needs(monkeypatch):
     assert again == [dense, chosen.horizon, chosen.horizon]
 
 
+def test_the_second_search_has_room_for_the_skin(monkeypatch):
+    chosen, radii = GraphSettings(), searches(monkeypatch)
+    both_stages(hole(4.6), chosen, skin=0.05)
+    assert radii[1:] == [chosen.horizon + 0.05]
+
+
 def test_the_sigmoid_rank_is_searched_to_the_horizon(monkeypatch):
     chosen, radii = GraphSettings(rank="sigmoid"), searches(monkeypatch)
     both_stages(crystal(), chosen)
