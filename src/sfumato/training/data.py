@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 from sfumato.frames import Category, FrameSet
 from sfumato.graph.neighbors import half_pairs
 from sfumato.io.frames_hdf5 import STORED, FrameFile
-from sfumato.systems import Batch, Floats, Ints, Prediction
+from sfumato.systems import Batch, Bools, Floats, Ints, Prediction
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -136,30 +136,39 @@ def edge_counts(rows: Rows, frames: Ints, cutoff: float, neighbors: int | None =
 
 
 def _neighbor_counts(batch: Batch, cutoff: float) -> Ints:
-    """Return (N,) neighbours of each atom; small molecules by all distances, which is faster than a list."""
+    """Return (N,) neighbours of each atom."""
     counts = np.zeros(len(batch.numbers), dtype=np.int64)
-    sizes = np.diff(batch.offsets)
-    dense = ~batch.pbc.any(axis=1) & (sizes <= DENSE)
-    for k in np.flatnonzero(dense):
+    small, rest, kept = small_molecules(batch)
+    for k in small.tolist():
         atoms = slice(batch.offsets[k], batch.offsets[k + 1])
         x = batch.positions[atoms]
         apart = x[:, None] - x[None]
         counts[atoms] = (np.einsum("ijk,ijk->ij", apart, apart) < cutoff * cutoff).sum(axis=1) - 1
-    if not dense.all():
-        kept = ~dense[batch.index]
-        rest = Batch(
-            numbers=batch.numbers[kept],
-            positions=batch.positions[kept],
-            index=np.repeat(np.arange((~dense).sum()), sizes[~dense]),
-            cell=batch.cell[~dense],
-            pbc=batch.pbc[~dense],
-            charge=batch.charge[~dense],
-            multiplicity=batch.multiplicity[~dense],
-        )
-        half = half_pairs(rest, cutoff)
-        n = len(rest.numbers)
+    if len(rest):
+        half, n = half_pairs(rest, cutoff), len(rest.numbers)
         counts[kept] = np.bincount(half.i, minlength=n) + np.bincount(half.j, minlength=n)
     return counts
+
+
+def small_molecules(batch: Batch) -> tuple[Ints, Batch, Bools]:
+    """Part a batch into molecules so small that all distances are faster than a neighbour list, and the rest.
+
+    Returns:
+        The numbers of those molecules, the other structures, and (N,) which atoms are theirs.
+    """
+    sizes = np.diff(batch.offsets)
+    small = ~batch.pbc.any(axis=1) & (sizes <= DENSE)
+    kept = ~small[batch.index]
+    rest = Batch(
+        numbers=batch.numbers[kept],
+        positions=batch.positions[kept],
+        index=np.repeat(np.arange((~small).sum()), sizes[~small]),
+        cell=batch.cell[~small],
+        pbc=batch.pbc[~small],
+        charge=batch.charge[~small],
+        multiplicity=batch.multiplicity[~small],
+    )
+    return np.flatnonzero(small), rest, kept
 
 
 def _runs(frames: Ints, most: int = READ) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from sfumato.graph.neighbors import half_pairs
 from sfumato.systems import Batch, Bools, Floats, Ints, Prediction
-from sfumato.training.data import Rows
+from sfumato.training.data import Rows, small_molecules
 from sfumato.training.duplicates import invariants, reach
 from sfumato.training.energies import AtomEnergies
 from sfumato.units import HARTREE
@@ -134,9 +134,20 @@ def _closest(batch: Batch) -> Floats:
     """Return (S,) the smallest distance over the sum of covalent radii, where below `CLASH`; else 1."""
     from ase.data import covalent_radii
 
-    widest = np.full(len(batch), 0.3)
-    np.maximum.at(widest, batch.index, covalent_radii[batch.numbers])
-    atoms, ratio = radius_ratios(batch, 2 * CLASH * widest)
     found = np.ones(len(batch))
-    np.minimum.at(found, batch.index[atoms], ratio)
-    return found
+    small, rest, _ = small_molecules(batch)
+    for k in small.tolist():
+        atoms = slice(batch.offsets[k], batch.offsets[k + 1])
+        x, radii = batch.positions[atoms], covalent_radii[batch.numbers[atoms]]
+        apart = x[:, None] - x[None]
+        ratio = np.sqrt(np.einsum("ijk,ijk->ij", apart, apart)) / (radii[:, None] + radii)
+        np.fill_diagonal(ratio, 1.0)
+        found[k] = ratio.min(initial=1.0)
+    if len(rest):
+        widest = np.full(len(rest), 0.3)
+        np.maximum.at(widest, rest.index, covalent_radii[rest.numbers])
+        ends, ratios = radius_ratios(rest, 2 * CLASH * widest)
+        closest = np.ones(len(rest))
+        np.minimum.at(closest, rest.index[ends], ratios)
+        found[np.setdiff1d(np.arange(len(batch)), small)] = closest
+    return np.where(found < CLASH, found, 1.0)
