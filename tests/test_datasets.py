@@ -112,7 +112,33 @@ def test_the_published_set_is_pinned_by_commit_and_contents() -> None:
     assert len(entry.identity) == 64
 
 
-@pytest.mark.parametrize("name", [name for name in DATASETS if DATASETS[name].bundled])
+BUNDLED = [name for name, entry in DATASETS.items() if entry.bundled]
+
+
+@pytest.mark.parametrize("name", [name for name in BUNDLED if DATASETS[name].holds == "frames"])
+def test_bundled_frames_are_what_the_table_says(name):
+    entry, found = DATASETS[name], datasets.load_frames(name)
+    assert found.identity == entry.identity
+    assert (found.name, found.level, found.licence) == (entry.name, entry.level, entry.licence)
+    assert found.split.counts() == dict(entry.counts)
+    assert len(found) == entry.frames
+
+
+def test_scans_and_frames_are_told_apart(tmp_path):
+    with pytest.raises(ValueError, match="organic-mini: holds frames to train on, not scans"):
+        datasets.load("organic-mini")
+    with pytest.raises(ValueError, match="bsct-mini: holds scans, not frames"):
+        datasets.load_frames("bsct-mini")
+    with pytest.raises(ValueError, match="did you mean 'organic-mini'"):
+        datasets.frames_path("organic-min")
+    assert datasets.holds(datasets.location("organic-mini")) == "frames"
+    assert datasets.holds(datasets.location("bsct-mini")) == "scans"
+    (tmp_path / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n and no more")
+    with pytest.raises(ValueError, match=r"x\.h5: damaged"):
+        datasets.load(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("name", [name for name in BUNDLED if DATASETS[name].holds == "scans"])
 def test_what_is_bundled_is_what_the_table_says(name: str, offline: None) -> None:
     entry, found = DATASETS[name], datasets.load(name)
     assert datasets.status(name) == "bundled"

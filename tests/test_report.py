@@ -11,7 +11,7 @@ from sfumato.metrics.stats import Estimate
 from sfumato.protocols import bsct
 from sfumato.protocols.run import Cost
 from sfumato.reference.quality import check_scans
-from sfumato.report import plots, tables
+from sfumato.report import data_tables, plots, tables
 from sfumato.systems import ScanSet
 from tests.made_runs import diatomic, failed, make_run, row_of, shown, with_result
 
@@ -175,7 +175,7 @@ def test_quality_shows_what_was_measured_and_fails_loudly():
     forces = np.array(scan.forces)
     forces[:, 0, 0] += 0.3
     data = ScanSet("bad", "Morse", "MIT", "x", (replace(scan, forces=forces),))
-    text = shown(tables.quality_table(check_scans(data)))
+    text = shown(data_tables.quality_table(check_scans(data)))
     assert "1 scans, 60 frames" in text
     assert re.search(r"^FAIL .*0\.300 eV/Å", text, re.MULTILINE)
     assert "pass" in text
@@ -183,11 +183,11 @@ def test_quality_shows_what_was_measured_and_fails_loudly():
 
 def test_exclusions_group_over_bonds():
     found = [Exclusion(m, f"atoms {k}-{k + 1}: clash: too close") for m in ("a", "b") for k in range(3)]
-    text = shown(tables.exclusion_table([*found, Exclusion("c", "unreadable")]))
+    text = shown(data_tables.exclusion_table([*found, Exclusion("c", "unreadable")]))
     assert re.search(r"6 +clash: too close +a, b", text)
     assert text.index("clash") < text.index("unreadable")
     two = [Exclusion("a", "clash: 0.9 Å"), Exclusion("b", "clash: 0.8 Å")]
-    assert re.search(r"2 +for example clash: 0\.9 Å +a, b", shown(tables.exclusion_table(two)))
+    assert re.search(r"2 +for example clash: 0\.9 Å +a, b", shown(data_tables.exclusion_table(two)))
 
 
 # figures

@@ -1,7 +1,8 @@
 """Named data sets: where each comes from, what it must contain, and how it gets onto this machine.
 
-A set is pinned by the identity of its contents (`ScanSet.identity`), not by the bytes of an archive: hosts
-pack the same commit into different bytes over the years. Only `get` opens a connection.
+A set holds scans to test potentials on, or frames to train them on. It is pinned by the identity of its
+contents (`ScanSet.identity`, `FrameSet.identity`), not by the bytes of an archive: hosts pack the same commit
+into different bytes over the years. Only `get` opens a connection.
 """
 
 from __future__ import annotations
@@ -14,12 +15,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from sfumato.io import read_released_archive, read_released_folder, read_scan_set, write_scan_set
+from sfumato.frames import FrameSet
+from sfumato.io import (
+    read_frame_set,
+    read_released_archive,
+    read_released_folder,
+    read_scan_set,
+    write_scan_set,
+)
+from sfumato.io.frames_hdf5 import FORMAT as FRAMES
 from sfumato.systems import ScanSet
 from sfumato.words import nearest
 
 Progress = Callable[[int, int], None]
 """Called with the bytes received so far and the total, 0 where the server does not say."""
+
+Holds = Literal["scans", "frames"]
 
 Status = Literal["bundled", "cached", "not here"]
 
@@ -37,9 +48,10 @@ class DataSet:
         level: level of theory of the labels.
         licence: SPDX identifier.
         source: who made it, and at which revision.
-        identity: SHA-256 that `ScanSet.identity` must have.
-        counts: (bond type, number of scans) pairs.
-        frames: number of frames of all scans.
+        identity: SHA-256 that the set's identity must have.
+        counts: (bond type, number of scans) pairs, or (split, number of frames).
+        frames: number of frames in all.
+        holds: "scans" or "frames".
         url: archive in the released layout, where it is downloaded.
         bundled: file name in the package's data folder, where it ships with it.
     """
@@ -52,6 +64,7 @@ class DataSet:
     identity: str
     counts: tuple[tuple[str, int], ...]
     frames: int
+    holds: Holds = "scans"
     url: str = ""
     bundled: str = ""
 
@@ -88,6 +101,18 @@ DATASETS: dict[str, DataSet] = {
             counts=tuple((bond, 1) for bond in _BONDS),
             frames=900,
             bundled="bsct-mini.h5",
+        ),
+        DataSet(
+            name="organic-mini",
+            description="configurations of 365 small molecules, split by molecule",
+            level="GFN2-xTB",
+            licence="MIT",
+            source="sfumato data sample",
+            identity="6eac7f7e9937154cd39eefc69247b4d33d4e3df94829caadd87e443efc6f59ec",
+            counts=(("train", 3973), ("val", 611), ("test", 525)),
+            frames=5109,
+            holds="frames",
+            bundled="organic-mini.h5",
         ),
     )
 }
@@ -148,15 +173,11 @@ def load(data: str | Path) -> ScanSet:
         ValueError: an unknown name or path; a named set that is not here; contents that are incomplete,
             damaged or not the expected ones.
     """
+    if holds(data) == "frames":
+        raise ValueError(f"{data}: holds frames to train on, not scans")
     if isinstance(data, str) and data in DATASETS:
         return _load_named(DATASETS[data])
-    path = Path(data).expanduser()
-    if not path.exists():
-        raise ValueError(
-            f"{str(data)!r} is neither a named data set nor an existing path; "
-            f"{nearest(str(data), sorted(DATASETS))}"
-        )
-    scan_set = _read(path)
+    scan_set = _read(Path(data).expanduser())
     for entry in DATASETS.values():
         named = _with_facts(scan_set, entry)
         if named.identity == entry.identity:
@@ -164,7 +185,73 @@ def load(data: str | Path) -> ScanSet:
     return scan_set
 
 
-def _load_named(entry: DataSet) -> ScanSet:
+def holds(data: str | Path) -> Holds:
+    """Tell whether a data set holds scans or frames.
+
+    Args:
+        data: as for `load`.
+
+    Raises:
+        ValueError: an unknown name or path.
+    """
+    if isinstance(data, str) and data in DATASETS:
+        return DATASETS[data].holds
+    path = Path(data).expanduser()
+    if not path.exists():
+        raise ValueError(
+            f"{str(data)!r} is neither a named data set nor an existing path; "
+            f"{nearest(str(data), sorted(DATASETS))}"
+        )
+    return "frames" if _format(path) == FRAMES else "scans"
+
+
+def _format(path: Path) -> str | None:
+    """Return what an HDF5 file says it is; None for anything else."""
+    import h5py
+
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return None
+    try:
+        with h5py.File(path, "r") as file:
+            return str(file.attrs.get("format"))
+    except OSError:
+        return None
+
+
+def frames_path(data: str | Path) -> Path:
+    """Return the packed file of a set of frames, which may be too large to load at once.
+
+    Args:
+        data: a name from `DATASETS`, or the path of a packed file.
+
+    Raises:
+        ValueError: an unknown name or path, a named set that is not here, or one that holds scans.
+    """
+    if holds(data) == "scans":
+        raise ValueError(f"{data}: holds scans, not frames to train on")
+    if isinstance(data, str) and data in DATASETS:
+        return _here(DATASETS[data])
+    return Path(data).expanduser()
+
+
+def load_frames(data: str | Path) -> FrameSet:
+    """Load a set of labelled frames, verified.
+
+    Args:
+        data: as for `frames_path`.
+
+    Raises:
+        ValueError: as `frames_path`; contents that are damaged or not the expected ones.
+    """
+    frames = read_frame_set(frames_path(data))
+    entry = DATASETS.get(data) if isinstance(data, str) else None
+    if entry and frames.identity != entry.identity:
+        raise ValueError(f"{data}: expected identity {entry.identity}, found {frames.identity}")
+    return frames
+
+
+def _here(entry: DataSet) -> Path:
+    """Return the packed file of a named set, or say how to get it."""
     path = location(entry.name)
     if not path.is_file():
         if entry.bundled:
@@ -173,6 +260,11 @@ def _load_named(entry: DataSet) -> ScanSet:
             f"{entry.name} is not here yet: download it with `sfumato data get {entry.name}`, or, from a "
             f"copy on this machine, run `sfumato data import {entry.name} PATH`"
         )
+    return path
+
+
+def _load_named(entry: DataSet) -> ScanSet:
+    path = _here(entry)
     scan_set = read_scan_set(path)
     _check_identity(entry, scan_set, str(path))
     return scan_set

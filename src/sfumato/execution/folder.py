@@ -15,7 +15,7 @@ from typing import Any
 from sfumato.execution.records import Header, RecordFile
 
 MANIFEST = "run.json"
-PACKAGES = ("sfumato", "numpy", "scipy", "ase", "torch", "tblite", "pyscf")
+PACKAGES = ("sfumato", "numpy", "scipy", "ase", "torch", "tblite", "pyscf", "rdkit")
 
 
 def provenance() -> dict[str, Any]:

@@ -76,7 +76,8 @@ def write_scan_set(path: str | Path, scan_set: ScanSet) -> None:
         file.attrs["schema"] = SCHEMA
         for key in ("name", "level", "licence", "source", "identity"):
             file.attrs[key] = getattr(scan_set, key)
-        file.attrs["provenance"] = provenance
+        # No attribute: those hold 64 kB, and a campaign may list more exclusions than that.
+        file.create_dataset("provenance", data=provenance, dtype=h5py.string_dtype())
         _write_arrays(file, scan_set)
 
 
@@ -158,7 +159,7 @@ def _facts(file: h5py.File) -> dict[str, Any]:
     facts: dict[str, Any] = {
         key: str(file.attrs[key]) for key in ("name", "level", "licence", "source", "identity")
     }
-    facts["provenance"] = json.loads(file.attrs["provenance"])
+    facts["provenance"] = json.loads(file["provenance"].asstr()[()])
     return facts
 
 

@@ -6,9 +6,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +91,7 @@ class Recipe:
     sampling: Sampling = Sampling()
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     seed: int = 0
-    max_force: float = 150.0
+    max_force: float = 50.0
     held_out: tuple[str, ...] = ()
 
 
@@ -307,7 +306,7 @@ def sample(
         counts = Counter(exclusion.reason for exclusion in excluded).most_common(3)
         raise ValueError("no frame is left: " + "; ".join(f"{why} ({count}×)" for why, count in counts))
     facts = {
-        **_provenance(),
+        **provenance(),
         "engine": engine.identity,
         "recipe": asdict(recipe),
         "excluded": [[exclusion.name, exclusion.reason] for exclusion in excluded],
@@ -316,14 +315,6 @@ def sample(
     frame_set = _frame_set(path.stem, engine.level, recipe, kept, facts)
     write_frame_set(path, frame_set)
     return frame_set, tuple(excluded)
-
-
-def _provenance() -> dict[str, Any]:
-    """Return what a result depends on, with the version of what makes conformers."""
-    facts = provenance()
-    with suppress(PackageNotFoundError):
-        facts["packages"]["rdkit"] = version("rdkit")
-    return facts
 
 
 def _wanted(

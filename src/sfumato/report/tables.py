@@ -18,7 +18,6 @@ from rich.table import Table
 from rich.text import Text
 
 from sfumato.execution.progress import duration
-from sfumato.io import Exclusion
 from sfumato.protocols import bsct
 from sfumato.report.kinds import type_word
 from sfumato.words import nearest
@@ -26,8 +25,6 @@ from sfumato.words import nearest
 if TYPE_CHECKING:
     from sfumato.metrics.stats import Estimate, PairedDifference
     from sfumato.protocols.run import BsctRun, Cost
-    from sfumato.protocols.scan_build import Geometry
-    from sfumato.reference.quality import QualityReport
 
 MODELS_PER_BOND_TABLE = 3
 """As many as fit beside the type."""
@@ -220,7 +217,7 @@ def model_table(run: BsctRun) -> RenderableType:
     )
     tables = []
     for title, columns in parts:
-        table = _table(title)
+        table = plain_table(title)
         table.padding = (0, 0)  # seven models with names of 16 letters fit
         table.add_column("model", overflow="fold")
         table.add_column("scans", justify="right", no_wrap=True)
@@ -253,7 +250,7 @@ def bond_table(run: BsctRun, metric: str | None = None) -> RenderableType:
     tables, models, what = [], ranked(run), type_word(run)
     for start in range(0, len(models), MODELS_PER_BOND_TABLE):
         group = models[start : start + MODELS_PER_BOND_TABLE]
-        table = _table(f"{heading_of(run, metric)} by {what}")
+        table = plain_table(f"{heading_of(run, metric)} by {what}")
         table.add_column(what.removesuffix(" type"), no_wrap=True)
         table.add_column("scans", justify="right", no_wrap=True)
         for model in group:
@@ -280,7 +277,7 @@ def comparison_table(run: BsctRun, metric: str | None = None) -> RenderableType:
             f"{run.folder}: a comparison needs at least two models, this run has {len(run.models)}"
         )
     metric = check_metric(run, metric)
-    table = _table(f"{heading_of(run, metric)}: first − second on the scans that both finished")
+    table = plain_table(f"{heading_of(run, metric)}: first − second on the scans that both finished")
     table.add_column("first", overflow="fold")
     table.add_column("second", overflow="fold")
     table.add_column("difference", justify="right")
@@ -314,14 +311,14 @@ def failure_table(run: BsctRun, most: int = 12) -> RenderableType:
     rows = failures(run)
     if not rows:
         return Text("every model finished every scan")
-    table = _table("Scans that do not count")
+    table = plain_table("Scans that do not count")
     table.add_column("model", overflow="fold")
     table.add_column("scans", justify="right", no_wrap=True)
     table.add_column("reason", overflow="fold")
     table.add_column("which", overflow="fold")
     for model, reason, names in rows[:most]:
         share = f"{len(names)}/{len(run.models[model].scans)}"
-        table.add_row(Text(model), share, Text(reason), _some(names))
+        table.add_row(Text(model), share, Text(reason), some(names))
     if len(rows) > most:
         table.caption = f"and {len(rows) - most} more reasons; the HTML report lists every scan"
     return table
@@ -334,7 +331,7 @@ def plan_table(costs: Sequence[Cost], workers: int = 1) -> RenderableType:
         costs: one per model.
         workers: processes that share the time.
     """
-    table = _table("Plan")
+    table = plain_table("Plan")
     table.add_column("model", overflow="fold")
     for title in ("frames", "done", "ms per frame", "time left"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -362,84 +359,13 @@ def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Rendera
     Raises:
         ValueError: a row of another length.
     """
-    table = _table(None)
+    table = plain_table(None)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         if len(row) != len(columns):
             raise ValueError(f"row {list(row)}: expected {len(columns)} words, got {len(row)}")
         table.add_row(*map(Text, row))
-    return table
-
-
-def quality_table(quality: QualityReport) -> RenderableType:
-    """Return the contents of a data set and its quality statements: claim, measured value, limit."""
-    low, mean, high = quality.atoms
-    contents = Text(
-        f"{quality.name} · {quality.level}\n{quality.scans} scans, {quality.frames} frames, "
-        f"{low} to {high} atoms (mean {mean:.1f}) of {' '.join(quality.elements)}\n"
-        + "  ".join(f"{bond} {count}" for bond, count in quality.counts.items())
-        + "\n"
-    )
-    table = _table(None)
-    table.add_column("", no_wrap=True)
-    table.add_column("statement", overflow="fold")
-    table.add_column("measured", justify="right")
-    table.add_column("limit", justify="right")
-    table.add_column("worst", overflow="fold")
-    for statement in quality.statements:
-        values = (f"{number(value)} {statement.unit}".strip() for value in (statement.value, statement.limit))
-        mark = Text("pass", style="green") if statement.passed else Text("FAIL", style="bold red")
-        table.add_row(mark, Text(statement.claim), *values, Text(statement.where))
-    return Group(contents, table)
-
-
-def exclusion_table(excluded: Iterable[Exclusion]) -> RenderableType:
-    """Return what was left out, by kind of reason with the first as an example; the most frequent first."""
-    groups: dict[str, list[Exclusion]] = {}
-    for exclusion in excluded:
-        reason = re.sub(r"^atoms [\d-]+: ", "", exclusion.reason)
-        kind = re.match(r"clash|jump|line|record|structure", reason)
-        groups.setdefault(kind[0] if kind else reason, []).append(Exclusion(exclusion.name, reason))
-    table = _table("Left out")
-    table.add_column("count", justify="right", no_wrap=True)
-    table.add_column("reason", overflow="fold")
-    table.add_column("names", overflow="fold")
-    for alike in sorted(groups.values(), key=lambda group: -len(group)):
-        reasons = {exclusion.reason for exclusion in alike}
-        reason = alike[0].reason if len(reasons) == 1 else f"for example {alike[0].reason}"
-        names = dict.fromkeys(exclusion.name for exclusion in alike)
-        table.add_row(str(len(alike)), Text(reason), _some(list(names)))
-    return table
-
-
-def campaign_table(geometry: Geometry, seconds: float, workers: int, threads: int) -> RenderableType:
-    """Return what a campaign would take.
-
-    Args:
-        geometry: its scans.
-        seconds: that a point takes on average.
-        workers: processes that share the time.
-        threads: of each.
-    """
-    points = len(geometry.frames)
-    table = _table("Plan")
-    table.add_column("type", overflow="fold")
-    for title in ("scans", "points", "core-hours", "time"):
-        table.add_column(title, justify="right", no_wrap=True)
-
-    def row(name: str, scans: int, points: int) -> None:
-        total = seconds * points
-        hours, left = number(total * threads / 3600), duration(total / max(workers, 1))
-        table.add_row(Text(name), str(scans), str(points), hours, left)
-
-    for stratum in sorted({scan.stratum for scan in geometry.scans}):
-        members = [scan for scan in geometry.scans if scan.stratum == stratum]
-        row(stratum, len(members), sum(map(len, members)))
-    table.add_section()
-    row("together", len(geometry.scans), points)
-    many = "1 worker" if workers == 1 else f"{workers} workers"
-    table.caption = f"With {many} of {threads} thread(s), from a few timed points: {number(seconds)} s each."
     return table
 
 
@@ -471,7 +397,7 @@ def bond_counts(run: BsctRun) -> dict[str, int]:
     return counts
 
 
-def _table(title: str | None) -> Table:
+def plain_table(title: str | None) -> Table:
     return Table(
         title=None if title is None else Text(title, style="bold"),
         title_justify="left",
@@ -495,6 +421,6 @@ def _cell(estimate: Estimate | PairedDifference | None, expected: int) -> Text:
     return text if estimate.n == expected else text.append(f" n={estimate.n}", "bold")
 
 
-def _some(names: Sequence[str]) -> Text:
+def some(names: Sequence[str]) -> Text:
     rest = len(names) - NAMES_SHOWN
     return Text(", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else ""))

@@ -1,0 +1,35 @@
+"""What each command does: one library call, and what a person sees of it. Returns the exit code."""
+
+from sfumato.commands.campaigns import (
+    LabelOptions,
+    RecipeOptions,
+    SamplingOptions,
+    data_sample,
+    label,
+    plan_scan,
+    scan_build,
+)
+from sfumato.commands.runs import RunOptions, Selection, compare, demo, plan_bsct, report, run_bsct
+from sfumato.commands.sets import data_check, data_get, data_import, data_list, list_names
+
+__all__ = [
+    "LabelOptions",
+    "RecipeOptions",
+    "RunOptions",
+    "SamplingOptions",
+    "Selection",
+    "compare",
+    "data_check",
+    "data_get",
+    "data_import",
+    "data_list",
+    "data_sample",
+    "demo",
+    "label",
+    "list_names",
+    "plan_bsct",
+    "plan_scan",
+    "report",
+    "run_bsct",
+    "scan_build",
+]

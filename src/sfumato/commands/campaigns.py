@@ -1,0 +1,221 @@
+"""Commands that make reference data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from sfumato.commands.screen import DONE, PARTIAL, progress, say
+
+if TYPE_CHECKING:
+    from sfumato.execution.pool import Executor
+    from sfumato.protocols.sample import Sampling
+    from sfumato.protocols.scan_build import Recipe
+    from sfumato.reference.engines import Engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """At which level of theory to label, and where the work is done.
+
+    Args:
+        engine: reference engine.
+        level: level of theory, as the engine names it.
+        store: folder of the labels, which campaigns may share; default OUT.campaign.
+        executor: "local", or a Python file that defines a Parsl `config` (docs/campaigns.md).
+        workers: local worker processes.
+        threads: threads of each worker.
+        timeout: seconds one point may take.
+        memory: GiB one worker may use.
+        recycle: points after which a worker is replaced by a fresh one.
+        retry_failed: label failed points again.
+    """
+
+    engine: str = "tblite"
+    level: str = "GFN2-xTB"
+    store: Path | None = None
+    executor: str = "local"
+    workers: int = 1
+    threads: int = 1
+    timeout: float | None = None
+    memory: float | None = None
+    recycle: int = 0
+    retry_failed: Annotated[bool, Parameter(negative="")] = False
+
+    def made(self) -> Engine:
+        """The engine."""
+        from sfumato.reference.engines import make_engine
+
+        return make_engine(self.engine, self.level)
+
+    def hands(self) -> Executor:
+        """What does the work."""
+        from sfumato.execution.parsl import ParslSettings
+        from sfumato.execution.pool import PoolSettings
+
+        pool = PoolSettings(self.workers, self.threads, self.timeout, self.recycle, self.memory)
+        return pool if self.executor == "local" else ParslSettings(Path(self.executor), pool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """Which scans to make.
+
+    Args:
+        coordinate: bond, angle or torsion.
+        types: the types wanted, for example C-O; repeat for several; default the nine published bond types,
+            and all of everything else.
+        frames: frames per scan.
+        per_type: scans sampled per type; default all.
+        seed: of conformers and sampling.
+        hysteresis: also follow every scan there and back with orbital reuse.
+        licence: of the new data.
+    """
+
+    coordinate: str = "bond"
+    types: Annotated[list[str] | None, Parameter(negative="")] = None
+    frames: int = 100
+    per_type: int | None = None
+    seed: int = 0
+    hysteresis: Annotated[bool, Parameter(negative="")] = False
+    licence: str = "unspecified"
+
+    def recipe(self) -> Recipe:
+        """The recipe of the set."""
+        from sfumato.protocols.scan_build import Recipe
+
+        types = tuple(self.types) if self.types else None
+        return Recipe(
+            self.licence, self.coordinate, types, self.frames, self.per_type, self.seed, self.hysteresis
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """Which frames to make of each molecule or crystal; a named set has its own.
+
+    Args:
+        conformers: at most so many minima.
+        temperatures: K, of thermal displacements; repeat for several; default 100, 300, 600 and 1000.
+        thermal: frames at each temperature.
+        snapshots: frames of short dynamics at 300 and at 1000 K.
+        scans: frames with one bond stretched or compressed.
+        seed: of conformers, displacements and split.
+        licence: of the new data.
+    """
+
+    conformers: int = 2
+    temperatures: Annotated[list[float] | None, Parameter(negative="")] = None
+    thermal: int = 2
+    snapshots: int = 1
+    scans: int = 3
+    seed: int = 0
+    licence: str = "unspecified"
+
+    def made(self) -> Sampling:
+        """The sampling."""
+        from sfumato.protocols.sample import Sampling
+
+        return Sampling(
+            temperatures=tuple(self.temperatures or Sampling().temperatures),
+            conformers=self.conformers,
+            thermal=self.thermal,
+            snapshots=self.snapshots,
+            scans=self.scans,
+            seed=self.seed,
+        )
+
+
+def scan_build(molecules: Path, out: Path, options: LabelOptions, recipe: RecipeOptions) -> int:
+    """Build a set of scans; print what was made and what was left out."""
+    from sfumato.io import read_molecules
+    from sfumato.protocols.scan_build import build_scans
+    from sfumato.report.data_tables import exclusion_table
+
+    built = build_scans(
+        read_molecules(molecules, seed=recipe.seed),
+        options.made(),
+        out,
+        recipe.recipe(),
+        store=options.store,
+        executor=options.hands(),
+        retry_failed=options.retry_failed,
+        watch=lambda what: progress(what, "frames"),
+    )
+    if built.excluded:
+        say(exclusion_table(built.excluded))
+    missing = sum(int((~scan.labelled).sum()) for scan in built.scan_set)
+    frames = sum(len(scan) for scan in built.scan_set)
+    say(f"{out}: {len(built.scan_set)} scans, {frames - missing} of {frames} frames labelled")
+    return DONE if not missing else PARTIAL
+
+
+def plan_scan(molecules: Path, options: LabelOptions, recipe: RecipeOptions) -> int:
+    """Print how many points a set of scans takes, and how long."""
+    from sfumato.execution import campaign
+    from sfumato.io import read_molecules
+    from sfumato.protocols.scan_build import lay_out
+    from sfumato.report.data_tables import campaign_table, exclusion_table
+
+    found = read_molecules(molecules, seed=recipe.seed)
+    geometry = lay_out(found, recipe.recipe())
+    if excluded := (*found.rejected, *geometry.excluded):
+        say(exclusion_table(excluded))
+    seconds = campaign.estimate(geometry.frames, options.made(), threads=options.threads)
+    say(campaign_table(geometry, seconds, options.workers, options.threads))
+    return DONE
+
+
+def label(structures: Path, out: Path, options: LabelOptions) -> int:
+    """Label structures; print what could not be labelled."""
+    from sfumato.io import read_molecules
+    from sfumato.protocols.label import label_structures
+    from sfumato.protocols.scan_build import default_store
+    from sfumato.report.data_tables import exclusion_table
+
+    labelled = label_structures(
+        read_molecules(structures),
+        options.made(),
+        out,
+        store=options.store or default_store(out),
+        executor=options.hands(),
+        retry_failed=options.retry_failed,
+        watch=progress(options.level, "structures"),
+    )
+    if labelled.failed:
+        say(exclusion_table(labelled.failed))
+    written = f"{out}: " if labelled.count else ""
+    say(f"{written}{labelled.count} of {labelled.count + len(labelled.failed)} structures labelled")
+    return DONE if not labelled.failed else PARTIAL
+
+
+def data_sample(molecules: str, out: Path, options: LabelOptions, sampling: SamplingOptions) -> int:
+    """Make a training set; print what is in it and what was left out."""
+    from sfumato.io import read_molecules
+    from sfumato.protocols.sample import ORGANIC, RECIPES, Recipe, sample
+    from sfumato.report.data_tables import exclusion_table
+    from sfumato.words import nearest
+
+    named = RECIPES.get(molecules)
+    if named is None and not Path(molecules).is_file():
+        raise ValueError(
+            f"{molecules}: neither a file nor a named training set; {nearest(molecules, RECIPES)}"
+        )
+    frames, excluded = sample(
+        read_molecules(ORGANIC if named else Path(molecules), seed=sampling.seed),
+        options.made(),
+        out,
+        named or Recipe(sampling.licence, sampling.made(), seed=sampling.seed),
+        store=options.store,
+        executor=options.hands(),
+        retry_failed=options.retry_failed,
+        watch=progress,
+    )
+    if excluded:
+        say(exclusion_table(excluded))
+    splits = ", ".join(f"{count} {name}" for name, count in frames.split.counts().items())
+    say(f"{out}: {len(frames)} frames of {len(frames.molecule.names)} molecules ({splits})")
+    return DONE

@@ -1,0 +1,43 @@
+"""What every command shows: words, progress, downloads; and its exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sfumato.execution.runner import Watch
+
+DONE, PARTIAL = 0, 1
+"""Exit codes: all went well; some items failed."""
+
+
+@contextmanager
+def progress(what: str, unit: str) -> Iterator[Watch]:
+    """Show progress while a block runs, and one closing line."""
+    from sfumato.execution.progress import ProgressLine
+
+    with ProgressLine(what, unit) as line:
+        yield line
+    line.finish()
+
+
+@contextmanager
+def download(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show the bytes of a download."""
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def say(content: RenderableType) -> None:
+    from rich.console import Console
+
+    Console().print(content, highlight=False, soft_wrap=isinstance(content, str))

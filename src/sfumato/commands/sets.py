@@ -1,0 +1,75 @@
+"""Commands about named data sets and their quality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sfumato.commands.screen import DONE, PARTIAL, download, say
+
+if TYPE_CHECKING:
+    from sfumato.reference.quality import QualityReport
+    from sfumato.training.check import FrameReport
+
+
+def data_list() -> int:
+    """Print the named data sets."""
+    from sfumato import datasets
+    from sfumato.report.tables import rows_table
+
+    rows = [
+        (name, datasets.status(name), entry.level, entry.licence, entry.description)
+        for name, entry in datasets.DATASETS.items()
+    ]
+    say(rows_table(("data set", "status", "level of theory", "licence", "what"), rows))
+    return DONE
+
+
+def data_get(name: str) -> int:
+    """Download, verify and pack a data set."""
+    from sfumato import datasets
+
+    with download(name) as progress:
+        path = datasets.get(name, progress)
+    say(f"{name}: {path}")
+    return DONE
+
+
+def data_import(name: str, path: Path) -> int:
+    """Verify and pack a data set from a local archive or folder."""
+    from sfumato import datasets
+
+    say(f"{name}: {datasets.import_(name, path)}")
+    return DONE
+
+
+def data_check(name: str, json: Path | None) -> int:
+    """Print the quality statements of a data set."""
+    from sfumato import datasets
+    from sfumato.execution.folder import write_json
+    from sfumato.report.data_tables import frames_table, quality_table
+
+    found: QualityReport | FrameReport
+    if datasets.holds(name) == "frames":
+        from sfumato.training.check import check_frames
+
+        found = check_frames(datasets.frames_path(name))
+        say(frames_table(found))
+    else:
+        from sfumato.reference.quality import check_scans
+
+        entry = datasets.DATASETS.get(name)
+        found = check_scans(datasets.load(name), dict(entry.counts) if entry else None)
+        say(quality_table(found))
+    if json:
+        write_json(json, found.as_json())
+    return DONE if found.passed else PARTIAL
+
+
+def list_names() -> int:
+    """Print the names that can be used."""
+    from sfumato.potentials.specs import describe
+    from sfumato.report.tables import rows_table
+
+    say(rows_table(("model", "what", "needs"), describe()))
+    return data_list()
