@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sfumato.execution.pool import Lost, PoolSettings, run_pool
-from sfumato.execution.records import Header, RecordFile, ok, read_records
+from sfumato.execution.records import Header, RecordFile, failed, ok, read_records
 from sfumato.execution.runner import Item, Pace, Stopped, Tally, UnfinishedError, each, run
 
 HEADER = Header("test", 1, "squares", "id")
@@ -231,14 +231,21 @@ def test_lost_is_what_the_pool_says_of_a_dead_worker(tmp_path):
 def test_quick_items_travel_together_and_slow_ones_alone():
     pace = Pace(1)
     chunks = pace.chunks(items(*range(2000)))
-    assert len(next(chunks)) == 1
-    pace.learn([ok("k", seconds=0.01)])
-    assert len(next(chunks)) == 20
-    pace.learn([ok("k", seconds=0.0)])
+    sizes = []
+    for seconds in (0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 5.0, 0.0):
+        sizes.append(len(next(chunks)))
+        pace.learn([ok("k", seconds=seconds)] * 3)
+    assert sizes == [1, 2, 4, 8, 16, 20, 20, 1]
+    for _ in range(9):
+        pace.learn([ok("k", seconds=0.0)])
     assert len(next(chunks)) == 256
-    pace.learn([ok("k", seconds=5.0)] * 3)
-    assert len(next(chunks)) == 1
     assert len(next(Pace(32).chunks(items(*range(100))))) == 32
+
+
+def test_a_quick_failure_says_nothing_about_how_long_items_take():
+    pace = Pace(1)
+    pace.learn([failed("k", "no such element", seconds=0.0)])
+    assert len(next(pace.chunks(items(1, 2, 3)))) == 1
 
 
 def test_the_tally_estimates_from_this_runs_rate_alone():

@@ -240,10 +240,12 @@ class Pace:
     size: int = 0
 
     def learn(self, records: list[Record]) -> None:
-        """Take note of how long items take."""
-        seconds = sum(record["seconds"] for record in records) / len(records)
-        fitting = CHUNK_SECONDS / seconds if seconds > 0 else MAX_CHUNK
-        self.size = int(min(fitting, MAX_CHUNK))
+        """Take note of how long items take; grow step by step, for the next items may be slower."""
+        seconds = [record["seconds"] for record in records if record["status"] == "ok"]
+        if seconds:
+            mean = sum(seconds) / len(seconds)
+            fitting = CHUNK_SECONDS / mean if mean > 0 else MAX_CHUNK
+            self.size = int(min(fitting, MAX_CHUNK, 2 * max(self.least, self.size)))
 
     def chunks(self, items: Iterable[Item]) -> Iterator[Chunk]:
         """Cut items into chunks, each as large as the pace at that moment says."""
