@@ -1,7 +1,7 @@
-"""Speed of the training data: from a packed file into batches, and from a text file into a packed one.
+"""Speed of the training data: from a packed file into batches, and from files of others into a packed one.
 
     python benchmarks/loader.py batches --frames 100000 --atoms 30
-    python benchmarks/loader.py convert --frames 5000
+    python benchmarks/loader.py convert --frames 20000
 
 Each repeat of `batches` is a fresh process with one thread that opens the file, which is in the system's
 cache, and makes two epochs of batches. Seconds are of processor time: other work on the machine counts less.
@@ -9,6 +9,7 @@ cache, and makes two epochs of batches. Seconds are of processor time: other wor
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
@@ -16,16 +17,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 from cyclopts import App
 
 from sfumato.frames import Category
-from sfumato.io import write_systems
 from sfumato.io.frames_hdf5 import writing_frames
-from sfumato.systems import Batch, Prediction, System
-from sfumato.training.convert import convert as convert_file
-from sfumato.training.sources import SourceSettings
+from sfumato.systems import Batch, Prediction
 
 app = App(help=__doc__, help_format="plaintext")
 
@@ -105,28 +105,87 @@ def batches(*, frames: int = 100_000, atoms: int = 30, repeats: int = 3) -> None
 
 
 @app.command
-def convert(*, frames: int = 5000, atoms: int = 30) -> None:
-    """Frames per second from extended XYZ into a packed file."""
-    rng = np.random.default_rng(0)
-    systems = [System(rng.choice([1, 6, 8], atoms), rng.uniform(0, 8, (atoms, 3))) for _ in range(frames)]
-    source = SourceSettings(
-        layout="extxyz",
-        name="made",
-        level="none",
-        licence="none",
-        keys={"energy": "energy", "forces": "forces"},
-        units={"energy": "eV", "length": "Å", "forces": "eV/Å"},
-        absent=("stress",),
-        molecule="frame",
-    )
+def convert(*, frames: int = 20_000, atoms: int = 30) -> None:
+    """Frames per second, and peak memory, from files of others into a packed file."""
+    writers = {"extxyz": _write_extxyz, "spice": _write_spice, "mptrj": _write_mptrj}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "made.xyz"
-        write_systems(
-            path, systems, Prediction(rng.normal(size=frames), rng.normal(size=(frames * atoms, 3)))
-        )
-        start = time.process_time()
-        convert_file(path, Path(folder) / "made.h5", source)
-        print(f"extended XYZ: {frames / (time.process_time() - start):,.0f} frames/s")
+        for layout, write in writers.items():
+            for count in (frames // 10, frames):
+                path = Path(folder) / f"{layout}-{count}"
+                write(path, count, atoms)
+                command = [sys.executable, "-c", CONVERT, layout, str(path), f"{path}.h5"]
+                run = subprocess.run(command, capture_output=True, text=True, check=True)
+                seconds, memory = (float(word) for word in run.stdout.split())
+                size = path.stat().st_size / 1e6
+                print(
+                    f"{layout}: {count:,} frames, {size:.0f} MB: {count / seconds:,.0f} frames/s, "
+                    f"peak memory {memory:.0f} MiB"
+                )
+                path.unlink()
+
+
+CONVERT = """
+import resource, sys, time
+from sfumato.training.convert import convert
+from sfumato.training.sources import SourceSettings
+layout, path, out = sys.argv[1:]
+known = {"layout": layout, "name": "made", "level": "none", "licence": "none", "molecule": "frame"}
+if layout == "extxyz":
+    known |= {"keys": {"energy": "energy", "forces": "forces"}, "absent": ["stress"]}
+    known |= {"units": {"energy": "eV", "length": "Å", "forces": "eV/Å"}}
+t = time.process_time()
+convert(path, out, SourceSettings(**known))
+print(time.process_time() - t, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def _write_extxyz(path: Path, frames: int, atoms: int) -> None:
+    rng = np.random.default_rng(0)
+    with path.open("w") as file:
+        for _ in range(frames):
+            file.write(
+                f'{atoms}\nProperties=species:S:1:pos:R:3:forces:R:3 energy={rng.normal()} pbc="F F F"\n'
+            )
+            for row in rng.uniform(0, 8, (atoms, 6)):
+                file.write("C " + " ".join(f"{x:.8f}" for x in row) + "\n")
+
+
+def _write_spice(path: Path, frames: int, atoms: int) -> None:
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        for k in range(frames // 50):
+            group = file.create_group(f"molecule {k}")
+            group["atomic_numbers"] = rng.choice([1, 6, 8], atoms)
+            group["conformations"] = rng.uniform(0, 15, (50, atoms, 3)).astype(np.float32)
+            group["dft_total_energy"] = rng.normal(size=50)
+            group["dft_total_gradient"] = rng.normal(size=(50, atoms, 3)).astype(np.float32)
+            for key, word in (("smiles", f"C{k}"), ("subset", "made")):
+                group.create_dataset(key, data=[word], dtype=h5py.string_dtype())
+
+
+def _write_mptrj(path: Path, frames: int, atoms: int) -> None:
+    rng = np.random.default_rng(0)
+    with path.open("w") as file:
+        for k in range(frames // 10):
+            file.write("{" if k == 0 else ", ")
+            file.write(
+                json.dumps(f"mp-{k}") + ": " + json.dumps({f"{k}-{n}": _mptrj(rng, atoms) for n in range(10)})
+            )
+        file.write("}")
+
+
+def _mptrj(rng: np.random.Generator, atoms: int) -> dict[str, Any]:
+    sites = [
+        {"species": [{"element": "Si", "occu": 1}], "abc": x, "xyz": x, "label": "Si", "properties": {}}
+        for x in rng.uniform(0, 8, (atoms, 3)).tolist()
+    ]
+    return {
+        "structure": {"lattice": {"matrix": (8 * np.eye(3)).tolist()}, "sites": sites, "charge": None},
+        "uncorrected_total_energy": rng.normal(),
+        "force": rng.normal(size=(atoms, 3)).tolist(),
+        "stress": rng.normal(size=(3, 3)).tolist(),
+        "magmom": rng.normal(size=atoms).tolist(),
+    }
 
 
 if __name__ == "__main__":
