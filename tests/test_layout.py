@@ -9,6 +9,8 @@ from ase import Atoms
 from ase.build import add_adsorbate, bulk, fcc111
 from hypothesis import given, settings
 
+from sfumato.graph import layout
+from sfumato.graph.envelope import envelope_bias
 from sfumato.graph.layout import GraphSettings, differentiable_stage, index_stage
 from sfumato.systems import Batch, System
 from tests.graph_oracle import both_stages, cluster, crystal, graph, make, named, same, structures, tensors
@@ -88,6 +90,20 @@ def test_reversal_is_an_involution_that_turns_vectors_round_and_keeps_weights_to
     assert torch.equal(topology.shift[reverse], -topology.shift)
     assert torch.equal(geometry.vector[reverse], -geometry.vector)
     assert torch.equal(geometry.bias[reverse], geometry.bias)
+
+
+def test_an_edge_that_rounding_left_without_its_reverse_is_dropped(monkeypatch):
+    def rounded(rank_out, rank_in, distance, chosen):
+        bias = envelope_bias(rank_out, rank_in, distance, chosen)
+        bias[:: len(bias) // 10] = -math.inf
+        return bias
+
+    whole, _ = both_stages(crystal(), GraphSettings())
+    monkeypatch.setattr(layout, "envelope_bias", rounded)
+    topology = index_stage(**tensors(crystal()), settings=GraphSettings())
+    reverse = topology.reverse
+    assert len(whole.reverse) - 22 <= len(reverse) < len(whole.reverse) - 10
+    assert torch.equal(reverse[reverse], torch.arange(len(reverse)))
 
 
 def test_a_small_cell_has_edges_to_its_own_images_and_several_to_one_neighbour():
