@@ -264,7 +264,7 @@ def test_frames_survive_a_file_to_the_last_bit(
         assert list(file.split) == list(frames.split)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(systems(), min_size=1, max_size=8), st.booleans(), st.integers(0, 99))
 def test_a_set_written_in_pieces_is_the_set_written_at_once(
     tmp_path_factory: pytest.TempPathFactory, found: list[System], stress: bool, seed: int

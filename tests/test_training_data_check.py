@@ -190,6 +190,23 @@ def test_energies_that_are_no_all_electron_ones_are_not_judged_by_size(molecules
     )
 
 
+def test_the_size_of_one_composition_is_a_hint_not_a_proof(molecules: FrameSet) -> None:
+    methane = relabelled(molecules, 1 / HARTREE, 1 / HARTREE).take(np.arange(16))
+    report = check_frames(methane)
+    assert report.passed
+    assert any("all-electron ones in hartree, or of others by chance" in note for note in report.notes)
+    # Forces that contradict the energies make it one.
+    found = failed(check_frames(relabelled(molecules, 1 / HARTREE).take(np.arange(16))))
+    assert "all-electron ones in hartree" in found["energy unit"]
+
+
+def test_units_declared_by_another_name_are_understood(molecules: FrameSet) -> None:
+    spoilt = relabelled(molecules, forces=1 / HARTREE_PER_BOHR)
+    declared = {"declared": {"units": {"energy": "eV", "length": "angstrom", "forces": "eV/angstrom"}}}
+    found = failed(check_frames(replace(spoilt, provenance=declared)))
+    assert "declared as eV/angstrom look like hartree/bohr" in found["forces and energies"]
+
+
 def test_what_cannot_be_tested_is_a_note(molecules: FrameSet) -> None:
     report = check_frames(molecules.take(np.arange(0, 96, 16)))  # one frame of each
     assert report.passed
@@ -265,6 +282,16 @@ def test_atoms_in_one_place_are_found(molecules: FrameSet) -> None:
     x[1] = x[0] + [0.25, 0, 0]
     report = check_frames(replace(molecules, batch=replace(molecules.batch, positions=x.astype(np.float32))))
     assert "in 1 frames atoms are closer" in failed(report)["clashes"]
+
+
+def test_atoms_in_one_place_across_the_boundary_of_a_cell_are_found() -> None:
+    frames = crystals()
+    x = frames.batch.positions.copy()
+    first = next(iter(frames.batch))
+    x[1] = np.float32(x[0] + first.cell[0] + [0.2, 0, 0])
+    report = check_frames(replace(frames, batch=replace(frames.batch, positions=np.float32(x))))
+    (clash,) = [s for s in report.statements if s.name == "clashes"]
+    assert (clash.value, clash.where) == (1, "frame 0 (frame 0)")
 
 
 # --- duplicates ----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sfumato.frames import FrameSet
+from sfumato.io import FrameFile
 from sfumato.reference.quality import NET_FORCE_LIMIT, Statement
 from sfumato.systems import Floats, Ints
 from sfumato.training.consistency import Pairs, Ratio, misfits, near_pairs, work_ratios
@@ -149,7 +150,7 @@ def _plain(value: Any) -> Any:
 def _likely(quantity: str, declared: str, factor: float, names: Sequence[str]) -> str:
     """Name the unit whose size is nearest to `factor` times that of the declared one."""
     sizes = {name: unit(quantity, name) for name in names}  # type: ignore[arg-type]
-    wanted = sizes[declared] * factor
+    wanted = unit(quantity, declared) * factor  # type: ignore[arg-type]
     off = {name: abs(math.log(size / wanted)) for name, size in sizes.items()}
     best = min(off, key=off.__getitem__)
     return best if off[best] < 0.4 and best != declared else ""
@@ -225,7 +226,12 @@ class _Checks:
         if high - low < 2 * ALL_ELECTRON * middle and off[likely] < ALL_ELECTRON:
             doubtful = forces.known and abs(math.log(abs(forces.value) + 1e-300)) > math.log(RATIO_LIMIT)
             # One composition may have that size by chance, in whatever unit.
-            if likely == declared or doubtful or len(self.content.frames) >= 3:
+            several = len(self.content.frames) >= 3
+            if likely != declared and not doubtful and not several:
+                self.notes.append(
+                    f"energies have the size of all-electron ones in {likely}, or of others by chance"
+                )
+            else:
                 factor = ENERGY[likely] / ENERGY[declared]
                 hint = f"energies declared as {declared} have the size of all-electron ones in {likely}"
                 claim = "energies, of the size of all-electron ones, are in the declared unit"
@@ -375,9 +381,15 @@ def check_frames(source: FrameSet | str | Path, *, seed: int = 0) -> FrameReport
     Raises:
         ValueError: a set without frames, or a file that cannot be read.
     """
+    if isinstance(source, FrameSet):
+        return _check(rows_of(source), seed)
+    with FrameFile(source) as rows:
+        return _check(rows, seed)
+
+
+def _check(rows: Rows, seed: int) -> FrameReport:
     from ase.data import chemical_symbols
 
-    rows = rows_of(source)
     if not len(rows):
         raise ValueError(f"frame set {rows.name!r} has no frames to check")
     rng = np.random.default_rng(seed)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 
 from sfumato.frames import Category, FrameSet
 from sfumato.graph.neighbors import half_pairs
@@ -107,7 +107,7 @@ class LoaderSettings(BaseModel):
     edges: PositiveInt | None = None
     cutoff: PositiveFloat = 6.0
     neighbors: PositiveInt | None = None
-    seed: int = 0
+    seed: NonNegativeInt = 0
     shuffle: bool = True
     rotate: bool = True
     window: PositiveInt = 1 << 17
