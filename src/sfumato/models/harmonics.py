@@ -16,9 +16,12 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+FAINT = -60.0
+"""Exponent at which a Gaussian ends: numbers next to zero make single-precision products ten times slower."""
+
 
 def solid_harmonics(vector: Tensor, l_max: int) -> Tensor:
-    """Return the real solid harmonics r^l Y_lm of vectors, (l, m) in the order (0,0), (1,−1), (1,0), (1,1), ….
+    """Return the real solid harmonics r^l Y_lm of vectors, (l, m) = (0, 0), (1, −1), (1, 0), (1, 1), ….
 
     On unit vectors they are the spherical harmonics in component normalisation, Σ_m Y_lm² = 2l + 1.
 
@@ -48,8 +51,21 @@ def legendre(cosine: Tensor, degree: int, mask: Tensor) -> Tensor:
     return found
 
 
+@lru_cache
+def legendre_slope(degree: int) -> Tensor:
+    """Return M with P_l′ = Σ_j M_jl P_j: 2j + 1 for j = l − 1, l − 3, …."""
+    slope = torch.zeros(degree + 1, degree + 1, dtype=torch.float64)
+    for l in range(degree + 1):  # noqa: E741
+        for j in range(l - 1, -1, -2):
+            slope[j, l] = 2 * j + 1
+    return slope
+
+
 def gaussians(distance: Tensor, centres: Tensor, width: float, height: float) -> Tensor:
     """Return height · exp(−(d − μ_n)² / 2 width²), twice differentiable in the distance.
+
+    Far from its centre a Gaussian ends at e^−60 of its height, where neither it nor a derivative is seen in
+    double precision.
 
     Args:
         distance: (E,) Å.
@@ -171,12 +187,7 @@ class _Legendre(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (values,) = ctx.saved_tensors
         n, degrees, k, _ = values.shape
-        # P_l' = Σ (2j+1) P_j over j = l−1, l−3, …
-        slope = grad.new_zeros(degrees, degrees)
-        for l in range(degrees):  # noqa: E741
-            for j in range(l - 1, -1, -2):
-                slope[j, l] = 2 * j + 1
-        mixed = torch.matmul(slope, grad.reshape(n, degrees, k * k))
+        mixed = torch.matmul(legendre_slope(degrees - 1).to(grad), grad.reshape(n, degrees, k * k))
         return (mixed.view_as(values) * values).sum(1), None, None
 
 
@@ -184,7 +195,7 @@ class _Gaussians(Function):
     @staticmethod
     def forward(ctx: Any, distance: Tensor, centres: Tensor, width: float, height: float) -> Tensor:
         z = (distance.detach()[:, None] - centres) / width
-        values = z.square_().mul_(-0.5).exp_().mul_(height)
+        values = z.square_().mul_(-0.5).clamp_(min=FAINT).exp_().mul_(height)
         ctx.save_for_backward(distance, centres, values)
         ctx.width = width
         return values

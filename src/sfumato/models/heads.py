@@ -162,11 +162,12 @@ class ZBL(nn.Module):
             raise ValueError(
                 f"zbl: no covalent radius is known for {', '.join(missing)}; leave them out of elements"
             )
-        widest = max(elements, key=lambda z: covalent_radii[z])
-        if 2 * covalent_radii[widest] > cutoff:
+        widest = max(elements, key=lambda z: float(covalent_radii[z]))
+        reach, symbol = 2 * float(covalent_radii[widest]), chemical_symbols[widest]
+        if reach > cutoff:
             raise ValueError(
-                f"zbl: the repulsion of two {chemical_symbols[widest]} reaches to {2 * covalent_radii[widest]:.2f} Å, "
-                f"beyond the cutoff of {cutoff:g} Å; list the elements that occur, or widen the cutoff"
+                f"zbl: the repulsion of two {symbol} reaches to {reach:.2f} Å, the graph to {cutoff:g} Å; "
+                "list the elements that occur, or widen the cutoff"
             )
         self.register_buffer("radii", torch.tensor(covalent_radii, dtype=torch.float64), persistent=False)
 

@@ -1,164 +1,33 @@
-"""The parts between two attentions: norms, activations, feed-forward networks, and the blocks they make up.
+"""The parts of the network: feed-forward networks, attention, and the blocks they make up.
 
-Norm and activation are our own where derivatives are concerned: torch builds the second derivative of its
-own from some twenty small operations each.
+Each block can be computed in two ways. The plain one is torch operations, to be read and to be differentiated
+any number of times; the blocked one is the same in single operations with hand-written derivatives.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
-from sfumato.models.attention import Method, Window, attend
+from sfumato.models.attention import Window, attend
+from sfumato.models.blocked import attend_rows, feed_rows
+from sfumato.models.calculus import EPSILON, activate, normalise
 from sfumato.models.config import MinDScAIPConfig
 
-EPSILON = 1e-5
-"""Added to the variance in a norm, so that it is smooth also where all channels are equal."""
-
-
-def normalise(x: Tensor) -> Tensor:
-    """Return rows with mean 0 and variance 1, without weights: the linear map that follows has them."""
-    found: Tensor = _Normalise.apply(x)  # type: ignore[no-untyped-call]
-    return found
-
-
-def silu(x: Tensor) -> Tensor:
-    """Return x σ(x)."""
-    found: Tensor = _SiLU.apply(x)  # type: ignore[no-untyped-call]
-    return found
-
-
-def scatter_rows(rows: Tensor, index: Tensor, place: Tensor) -> Tensor:
-    """Return rows at the places of a table, zero in the empty ones.
-
-    Args:
-        rows: (T, d).
-        index: (M,) which row lies where; T in empty places.
-        place: (T,) where each row lies, each once.
-
-    Returns:
-        (M, d).
-    """
-    found: Tensor = _ScatterRows.apply(rows, index, place)  # type: ignore[no-untyped-call]
-    return found
-
-
-class _ScatterRows(Function):
-    """As no row lies in two places, the transpose is a selection too: no sums, no atomics."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, index: Tensor, place: Tensor) -> Tensor:
-        ctx.save_for_backward(index, place)
-        return torch.cat([rows, rows.new_zeros(1, rows.shape[1])]).index_select(0, index)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        index, place = ctx.saved_tensors
-        return _GatherRows.apply(grad, index, place), None, None  # type: ignore[no-untyped-call]
-
-
-class _GatherRows(Function):
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, index: Tensor, place: Tensor) -> Tensor:
-        ctx.save_for_backward(index, place)
-        return table.index_select(0, place)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return scatter_rows(grad, *ctx.saved_tensors), None, None
-
-
-class _SiLU(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return torch.nn.functional.silu(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        found: Tensor = _SiLUBackward.apply(grad, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
-        return found
-
-
-class _SiLUBackward(Function):
-    """g (x σ)′; the second derivative is (x σ)″ = σ(1 − σ)(2 + x(1 − 2σ))."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(grad, x)
-        return torch.ops.aten.silu_backward(grad, x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor]:
-        grad, x = ctx.saved_tensors
-        s = torch.sigmoid(x)
-        curved = torch.ops.aten.sigmoid_backward(grad * outer, s)
-        curved.mul_(s.mul_(-2).add_(1).mul_(x).add_(2))
-        return torch.ops.aten.silu_backward(outer, x), curved
-
-
-class _Normalise(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y, _, inverse = torch.native_layer_norm(x, x.shape[-1:], None, None, EPSILON)
-        ctx.save_for_backward(x, y, inverse)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        x, y, inverse = ctx.saved_tensors
-        found: Tensor = _NormaliseBackward.apply(grad, x, y.detach(), inverse)  # type: ignore[no-untyped-call]
-        return found
-
-
-class _NormaliseBackward(Function):
-    """With r one over the deviation and L(g) = g − mean(g) − y mean(g y), which is symmetric: dx = r L(g).
-
-    The derivative of ⟨a, r L(g)⟩ by g is r L(a), and that by x is
-    −r² [mean(g y) L(a) + mean(a y) L(g) + mean(a L(g)) y].
-    """
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, x: Tensor, y: Tensor, inverse: Tensor) -> Tensor:
-        ctx.save_for_backward(grad, y, inverse)
-        return _project(grad, y).mul_(inverse)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad, y, inverse = ctx.saved_tensors
-        by_grad, inner = _project(outer, y), _project(grad, y)
-        scale = inverse.square().mul_(-1.0 / y.shape[-1])
-        weights = [
-            (torch.linalg.vecdot(a, b)[..., None]).mul_(scale)
-            for a, b in ((grad, y), (outer, y), (outer, inner))
-        ]
-        by_x = (by_grad * weights[0]).addcmul_(inner, weights[1]).addcmul_(y, weights[2])
-        return by_grad.mul_(inverse), by_x, None, None
-
-
-def _project(grad: Tensor, y: Tensor) -> Tensor:
-    """Return g − mean(g) − y mean(g y), rows of y having mean 0: the kernel for a norm that changes nothing."""
-    zeros, ones = y.new_zeros(len(y), 1), y.new_ones(len(y), 1)
-    found: Tensor = torch.ops.aten.native_layer_norm_backward(
-        grad.contiguous(), y, y.shape[-1:], zeros, ones, None, None, [True, False, False]
-    )[0]
-    return found
+Method = Literal["blocked", "plain"]
 
 
 class FeedForward(nn.Module):
-    """Linear, SiLU, linear; gated: the activation multiplies a second linear map.
+    """Linear, activation, linear.
 
     Args:
         width: C in.
         hidden: channels between.
-        out: C out.
-        gated: with a gate.
+        out: channels out.
+        gated: the activation multiplies a second linear map of the input.
     """
 
     def __init__(self, width: int, hidden: int, out: int, gated: bool = False) -> None:
@@ -169,14 +38,15 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, C) to (…, out)."""
+        u = self.up(x)
         if self.gated:
-            gate, value = self.up(x).chunk(2, dim=-1)
-            return self.down(silu(gate.contiguous()) * value)  # type: ignore[no-any-return]
-        return self.down(silu(self.up(x)))  # type: ignore[no-any-return]
+            gate, value = u.chunk(2, dim=-1)
+            return self.down(activate(gate.contiguous()) * value)  # type: ignore[no-any-return]
+        return self.down(activate(u))  # type: ignore[no-any-return]
 
 
 class Attention(nn.Module):
-    """Queries, keys and values, attention, and the output map.
+    """Maps to queries, keys and values and from what the heads return, and the weights of angles.
 
     Args:
         config: of the model.
@@ -187,16 +57,15 @@ class Attention(nn.Module):
         inner = config.width * config.attention_factor
         self.qkv = nn.Linear(config.width, 3 * inner)
         self.out = nn.Linear(inner, config.width)
-        self.angles: nn.Parameter | None = None
         if config.directional == "angular_bias":
             self.angles = nn.Parameter(torch.empty(config.heads, config.angular_degree))
+        self.heads = config.heads
         self.scale = 1 / (config.temperature * (inner / config.heads) ** 0.5)
 
-    def forward(self, x: Tensor, window: Window, method: Method) -> Tensor:
+    def forward(self, x: Tensor, window: Window) -> Tensor:
         """Map (T, C) to (T, C)."""
-        # P_0 has no weight: it would only tell edges from the self token.
-        weights = None if self.angles is None else nn.functional.pad(self.angles, (1, 0))
-        return self.out(attend(self.qkv(x), window, weights, self.scale, method))  # type: ignore[no-any-return]
+        weights = None if window.angles is None else functional.pad(self.angles, (1, 0))
+        return self.out(attend(self.qkv(x), window, weights, self.heads, self.scale))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -210,18 +79,27 @@ class Block(nn.Module):
         super().__init__()
         width, hidden = config.width, config.width * config.hidden_factor
         self.attention = Attention(config)
-        self.feed = FeedForward(width, hidden, width, config.gated)
-        self.node_feed = FeedForward(width, hidden, width, config.gated) if config.node_ffn else None
+        feeds = {"edge": FeedForward(width, hidden, width, config.gated)}
+        if config.node_ffn:
+            feeds["node"] = FeedForward(width, hidden, width, config.gated)
+        self.feed = nn.ModuleDict(feeds)
+        self.gated = config.gated
 
     def forward(self, x: Tensor, window: Window, method: Method) -> Tensor:
         """Update (T, C) tokens, the self tokens first."""
-        x = x + self.attention(normalise(x), window, method)
-        h = normalise(x)
-        if self.node_feed is None:
-            return x + self.feed(h)  # type: ignore[no-any-return]
-        n = len(window.bias)
-        nodes, edges = h.split([n, len(h) - n])
-        return x + torch.cat([self.node_feed(nodes), self.feed(edges)])
+        nodes = len(window.bias) if "node" in self.feed else 0
+        if method == "blocked":
+            x = attend_rows(x, window, self.attention.scale, dict(self.attention.named_parameters()))
+            return feed_rows(x, nodes, self.gated, dict(self.feed.named_parameters()))
+        x = x + self.attention(_plain_norm(x), window)
+        h = _plain_norm(x)
+        if not nodes:
+            return x + self.feed["edge"](h)  # type: ignore[no-any-return]
+        return x + torch.cat([self.feed["node"](h[:nodes]), self.feed["edge"](h[nodes:])])
+
+
+def _plain_norm(x: Tensor) -> Tensor:
+    return functional.layer_norm(x, x.shape[-1:], eps=EPSILON)
 
 
 class Layer(nn.Module):

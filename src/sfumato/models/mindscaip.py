@@ -15,15 +15,20 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sfumato.graph.layout import Geometry, Topology, differentiable_stage, index_stage
-from sfumato.models.attention import NEVER, Method, Table, Window
+from sfumato.models.attention import NEVER, Table, Window
+from sfumato.models.calculus import activate, normalise, scatter_rows
 from sfumato.models.config import ELEMENTS, MinDScAIPConfig
 from sfumato.models.harmonics import gaussians, legendre, smearing, solid_harmonics
 from sfumato.models.heads import ZBL, Tokens, heads_of
-from sfumato.models.layers import Layer, normalise, scatter_rows, silu
+from sfumato.models.layers import Layer, Method
 from sfumato.systems import Batch
 
 SELF_BIAS = 0.0
 """log e of the self token: it is always there to take the weight that edges lose as they fade."""
+
+FAINT = -60.0
+"""An edge whose log e is below has no weight: 1e-26 of another's is lost in rounding, in double precision and
+in derivatives too, but as a number next to zero it would make single-precision products ten times slower."""
 
 SAME_PLACE = 1e-6
 """Å; two atoms closer than this have no direction from one to the other."""
@@ -72,7 +77,7 @@ class MinDScAIP(nn.Module):
     scale: Tensor
     reference: Tensor
     centres: Tensor
-    method: Method = "lean"
+    method: Method = "blocked"
     checkpointing: bool = False
 
     def __init__(
@@ -104,7 +109,7 @@ class MinDScAIP(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MinDScAIP:
         """Move buffers that carry units without rounding them: energies have nine digits and more."""
         exact = {name: getattr(self, name) for name in ("scale", "reference", "centres")}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, value in exact.items():
             setattr(self, name, value.to(getattr(self, name).device))
         return self
@@ -160,7 +165,7 @@ class MinDScAIP(nn.Module):
         features = gaussians(distance, self.centres.to(self.dtype), self.smear_width, self.smear_height)
         if self.config.directional == "harmonics":
             features = torch.cat([features, solid_harmonics(unit, self.config.l_max)], dim=1)
-        edges = silu(self.geometry(features))
+        edges = activate(self.geometry(features))
         itself = self.itself.expand(len(topology.numbers), -1)
         source = torch.cat([topology.numbers, topology.numbers[topology.source]])
         target = torch.cat([topology.numbers, topology.numbers[topology.target]])
@@ -205,12 +210,12 @@ def _windows(
 ) -> tuple[Window, Window]:
     """Return the out- and the in-neighbourhoods, with their biases."""
     n_rows = len(topology.numbers) + len(direction)
-    leaving = Table.of(topology.out_slots, n_rows, config.heads, dtype)
-    arriving = Table.of(topology.in_slots, n_rows, config.heads, dtype)
+    leaving = Table.of(topology.out_slots, n_rows, config.heads, config.width, dtype)
+    arriving = Table.of(topology.in_slots, n_rows, config.heads, config.width, dtype)
     first = _window(leaving, topology, geometry, direction, config, dtype)
     if config.graph.mode == "mutual":
         # Place by place the reverse of the others: of equal bias, and the angles of two reversed edges too.
-        return first, Window(arriving, first.bias, first.angles)
+        return first, Window(arriving, first.bias, first.cosine, first.angles)
     return first, _window(arriving, topology, geometry, direction, config, dtype)
 
 
@@ -222,22 +227,21 @@ def _window(
     config: MinDScAIPConfig,
     dtype: torch.dtype,
 ) -> Window:
-    n, k = table.rows.shape
-    index = torch.where(table.present > 0, table.rows, len(table.place)).view(-1)
-    # −∞ becomes a number: the row of an edge that a skin has in excess must not be NaN.
+    n, k = table.slots.shape
+    index = table.slots.view(-1)
     edge = geometry.bias.to(dtype)
-    edge = torch.where(edge > NEVER, edge, NEVER)
+    edge = torch.where(edge > FAINT, edge, NEVER)
     rows = torch.cat([edge.new_full((n,), SELF_BIAS), edge])
     bias = scatter_rows(rows[:, None], index, table.place).view(n, k) + (1 - table.present) * (2 * NEVER)
     if config.directional == "harmonics":
         return Window(table, bias)
     rows = torch.cat([direction.new_zeros(n, 3), direction])
     around = scatter_rows(rows, index, table.place).view(n, k, 3)
-    is_edge = (table.present * (table.rows >= n)).to(dtype)
+    is_edge = table.present * (table.slots >= n)
     # In the precision of the geometry: a product of doubles is never rounded to ten bits on a GPU.
     cosine = torch.bmm(around, around.transpose(1, 2)).to(dtype)
     mask = is_edge[:, :, None] * is_edge[:, None, :]
-    return Window(table, bias, legendre(cosine, config.angular_degree, mask))
+    return Window(table, bias, cosine, legendre(cosine, config.angular_degree, mask))
 
 
 def initialise(model: MinDScAIP, generator: torch.Generator) -> None:
@@ -256,7 +260,7 @@ def initialise(model: MinDScAIP, generator: torch.Generator) -> None:
         else:
             bound = 1 / math.sqrt(model.get_submodule(module).in_features)  # type: ignore[arg-type]
             parameter.data.uniform_(-bound, bound, generator=generator)
-            if module.endswith(("attention.out", "feed.down", "readout.down")):
+            if module.endswith(("attention.out", "edge.down", "node.down", "readout.down")):
                 parameter.data.mul_((4 * model.config.layers) ** -0.5)
     if "encoding" in model.heads:
         for end in (part for part in model.heads["encoding"].children()):
@@ -317,7 +321,7 @@ def evaluate(
 
 def _volume(cell: Tensor) -> Tensor:
     a, b, c = cell.unbind(1)
-    volume = (torch.linalg.cross(a, b) * c).sum(1).abs()
+    volume: Tensor = (torch.linalg.cross(a, b) * c).sum(1).abs()
     if not (volume > 0).all():
         raise ValueError("cell: stress was asked for, but a cell has no volume")
     return volume
