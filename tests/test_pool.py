@@ -2,8 +2,10 @@
 
 import os
 import pickle
+import re
 import signal
 import subprocess
+import sys
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfumato.execution.pool import GIB, Lost, PoolSettings, run_pool
+from sfumato.execution.pool import GIB, Lost, PoolSettings, resident, run_pool
 from sfumato.execution.records import ok
 from sfumato.execution.runner import Item, each
 
@@ -55,11 +57,20 @@ class Does:
 
 @dataclass(frozen=True)
 class Allocates:
-    """Makes and fills an array of so many GiB."""
+    """Holds so many GiB for a moment: filled, only reserved, or filled by a program it starts."""
 
     def build(self):
         def one(item):
-            return ok(item.key, seconds=1.0, sum=float(np.ones(int(item.payload * GIB / 8)).sum()))
+            how, gib = item.payload
+            count = int(gib * GIB / 8)
+            if how == "program":
+                code = f"import numpy, time; a = numpy.ones({count}); time.sleep(2)"
+                subprocess.run([sys.executable, "-c", code], check=True)
+            else:
+                array = np.empty(count) if how == "reserved" else np.ones(count)
+                time.sleep(2)
+                del array
+            return ok(item.key, seconds=1.0)
 
         return lambda chunk: each(chunk, one)
 
@@ -114,21 +125,26 @@ def gone(pid, seconds=5.0):
     return not alive(pid)
 
 
-def test_memory_beyond_the_limit_is_a_failure_that_names_it_and_the_worker_goes_on():
-    tasks = [(Item("much", 0.5),), (Item("little", 0.05),)]
-    (much,), (little,) = (result for _, result in run_pool(Allocates(), tasks, PoolSettings(1, memory=0.4)))
-    assert much["status"] == "failed"
-    assert much["reason"] == "out of memory: limit 0.4 GiB per worker"
-    assert little["status"] == "ok"
-    ((_, (free,)),) = run_pool(Allocates(), tasks[:1], PoolSettings(1))
-    assert free["sum"] == GIB / 16
+def test_memory_really_held_beyond_the_limit_is_a_loss_that_names_it_and_the_pool_goes_on():
+    wanted = [("filled", 0.5), ("reserved", 4.0), ("program", 0.5), ("filled", 0.05)]
+    tasks = [(Item(str(k), payload),) for k, payload in enumerate(wanted)]
+    settings = PoolSettings(2, memory=0.4)
+    results = {chunk[0].payload: result for chunk, result in run_pool(Allocates(), tasks, settings)}
+    for payload in (("filled", 0.5), ("program", 0.5)):
+        assert results[payload].culprit == "task"
+        assert re.fullmatch(r"out of memory: limit 0.4 GiB, 0\.\d\d GiB in use", results[payload].reason)
+    assert results["reserved", 4.0][0]["status"] == results["filled", 0.05][0]["status"] == "ok"
 
 
-def test_a_death_under_a_memory_limit_names_the_limit():
-    ((_, lost),) = run_pool(Does(), ["abort"], PoolSettings(1, memory=2.0))
-    assert (
-        lost.reason == "the worker process was killed by SIGABRT (often: out of memory; the limit is 2 GiB)"
-    )
+def test_what_a_process_holds_is_measured():
+    before = resident(os.getpid())
+    array = np.ones(GIB // 32)
+    assert resident(os.getpid()) - before == pytest.approx(0.25, abs=0.05)
+    del array
+    assert resident(2**22 + 1) == 0
+
+
+def test_a_death_is_told_by_its_signal():
     ((_, lost),) = run_pool(Does(), ["abort"], PoolSettings(1))
     assert lost == Lost("the worker process was killed by SIGABRT", "worker")
 

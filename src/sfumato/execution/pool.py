@@ -36,6 +36,9 @@ FAILED_STARTS = 3
 LEAVE_SECONDS = 5.0
 """How long a worker that has nothing left to do may take to end by itself."""
 
+LOOK_SECONDS = 0.25
+"""How often the memory of workers is looked at, where it is limited."""
+
 _NOTHING = object()
 
 
@@ -90,7 +93,7 @@ class PoolSettings:
         threads: of each worker (OpenMP, MKL, OpenBLAS).
         timeout: seconds one task may take; None for no limit.
         recycle: items after which a worker is replaced by a fresh one; 0 for never.
-        memory: GiB of data one worker may hold; None for no limit.
+        memory: GiB one worker may hold, with the programs it started (needs Linux); None for no limit.
     """
 
     workers: int = 1
@@ -106,6 +109,8 @@ class PoolSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} > 0 is needed, or None for no limit; got {value}")
+        if self.memory is not None and not Path("/proc/self/statm").exists():
+            raise ValueError("memory: this system does not tell what a process holds; leave the limit out")
 
     def map(self, job: Job, tasks: Iterable[Task], scratch: Path) -> Results[Task]:
         """Run tasks in processes of this machine, as `Executor.map` says; nothing is written to `scratch`."""
@@ -139,6 +144,7 @@ class _Crew:
         self.idle: list[_Worker] = []
         self.leaving: list[_Worker] = []
         self.failed_starts = 0
+        self.next_look = 0.0
 
     def employ(self, tasks: Iterator[Any]) -> bool:
         """Give a task to every worker that is free or can be added; return whether any has one."""
@@ -159,18 +165,34 @@ class _Crew:
         """Return the tasks that end next with their results."""
         finished: list[tuple[Any, Any]] = []
         while self.workers and not finished:
-            soonest = min(worker.deadline for worker in self.workers)
-            seconds = None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
-            heard = set(wait([worker.pipe for worker in self.workers], seconds))
+            heard = set(wait([worker.pipe for worker in self.workers], self._patience()))
+            look = self.settings.memory is not None and time.monotonic() >= self.next_look
+            if look:
+                self.next_look = time.monotonic() + LOOK_SECONDS
             for worker in list(self.workers):
                 if worker.pipe in heard:
                     self._listen(worker, finished)
-                elif time.monotonic() >= worker.deadline:
+                elif reason := self._excess(worker, look):
                     worker.kill()
                     self.workers.remove(worker)
-                    reason = f"timed out after {self.settings.timeout:g} s"
                     finished.append((worker.task, Lost(reason, "task")))
         return finished
+
+    def _patience(self) -> float | None:
+        """Seconds until something is to be looked at even if no worker says anything."""
+        soonest = min(worker.deadline for worker in self.workers)
+        if self.settings.memory is not None:
+            soonest = min(soonest, self.next_look)
+        return None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
+
+    def _excess(self, worker: _Worker, look: bool) -> str:
+        """Say which limit a worker exceeds, or nothing."""
+        if time.monotonic() >= worker.deadline:
+            return f"timed out after {self.settings.timeout:g} s"
+        limit = self.settings.memory
+        if look and limit is not None and (used := resident(worker.process.pid or 0)) > limit:
+            return f"out of memory: limit {limit:g} GiB, {used:.2f} GiB in use"
+        return ""
 
     def _listen(self, worker: _Worker, finished: list[tuple[Any, Any]]) -> None:
         try:
@@ -179,7 +201,7 @@ class _Crew:
             self.workers.remove(worker)
             code = worker.end()
             if worker.ready:
-                finished.append((worker.task, Lost(_death(code, self.settings.memory))))
+                finished.append((worker.task, Lost(_death(code))))
             else:
                 self._start_again(worker.task, code)
             return
@@ -235,8 +257,7 @@ class _Worker:
     def __post_init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        arguments = (theirs, self.job, self.settings.memory, os.getpid())
-        self.process = context.Process(target=_serve, args=arguments, daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, self.job, os.getpid()), daemon=True)
         with _threads(self.settings.threads):
             self.process.start()
         theirs.close()
@@ -267,19 +288,18 @@ class _Worker:
         return self.process.exitcode or 0
 
 
-def _death(code: int, memory: float | None) -> str:
+def _death(code: int) -> str:
     """Say how a worker process died."""
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-    limit = "" if memory is None else f"; the limit is {memory:g} GiB"
-    hint = f" (often: out of memory{limit})" if code == -signal.SIGKILL or limit else ""
-    return f"the worker process {how}{hint}"
+    if code >= 0:
+        return f"the worker process exited with code {code}"
+    hint = " (often: out of memory)" if code == -signal.SIGKILL else ""
+    return f"the worker process was killed by {signal.Signals(-code).name}{hint}"
 
 
-def _serve(pipe: Connection, job: Job, memory: float | None, parent: int) -> None:
+def _serve(pipe: Connection, job: Job, parent: int) -> None:
     """Be a worker: build the job, say so, then answer one task after the other until the pipe closes."""
     os.setpgid(0, 0)  # a signal from the terminal reaches only the driver, which decides what it means
     exit_with(parent)
-    _limit_memory(memory)
     try:
         work = job.build()
         pipe.send(("ready", None))
@@ -326,30 +346,20 @@ def exit_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True, name="exit with the parent").start()
 
 
-def _limit_memory(gib: float | None) -> None:
-    """Limit the data segment of this process: heap and private writable mappings, which is where arrays live.
+def resident(pid: int) -> float:
+    """Return the GiB of memory that a process and the programs it started really hold; 0 where it is gone.
 
-    The limit of the whole address space would count what is only reserved or shared too: thread stacks, the
-    allocator's arenas, mapped libraries and a GPU's gigabytes of addresses.
+    What is only reserved does not count, so no limit of the operating system will do: PySCF reserves
+    gigabytes per thread that it never touches, others do so for thread stacks, allocator arenas or a GPU.
     """
-    if gib is not None:
-        import resource
-
-        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        wanted = int(gib * GIB)
-        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-
-
-def out_of_memory() -> str:
-    """Return the reason of a `MemoryError` in this process, with the limit it ran into."""
+    folder = Path(f"/proc/{pid}")
     try:
-        import resource
-    except ImportError:  # not on this platform
-        return "out of memory"
-    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
-    known = "" if limit == resource.RLIM_INFINITY else f": limit {limit / GIB:g} GiB per worker"
-    return f"out of memory{known}"
+        pages = int((folder / "statm").read_text().split()[1])
+        families = [task.read_text().split() for task in folder.glob("task/*/children")]
+    except OSError:
+        return 0.0
+    own = pages * os.sysconf("SC_PAGE_SIZE") / GIB
+    return own + sum(resident(int(child)) for family in families for child in family)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from itertools import islice
 from types import FrameType
 from typing import Any
 
-from sfumato.execution.pool import Executor, Job, Lost, PoolSettings, out_of_memory
+from sfumato.execution.pool import Executor, Job, Lost, PoolSettings
 from sfumato.execution.records import Record, RecordFile, failed
 
 SYNC_SECONDS = 1.0
@@ -193,7 +193,7 @@ def _guarded(item: Item, work: Callable[[Item], Record]) -> Record:
     try:
         return work(item)
     except Exception as error:  # noqa: BLE001 (a failed item is a record with its reason, whatever it was)
-        reason = out_of_memory() if isinstance(error, MemoryError) else f"{type(error).__name__}: {error}"
+        reason = "out of memory" if isinstance(error, MemoryError) else f"{type(error).__name__}: {error}"
         seconds = time.perf_counter() - start
         return failed(item.key, reason, seconds=seconds, traceback=traceback.format_exc(limit=-4))
 
