@@ -257,3 +257,30 @@ def test_bad_words_of_a_build_are_explained(folder, options, message):
     assert result.returncode == 2, result.stdout
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_structures_of_others_become_a_checked_training_set(folder):
+    head = 'Properties=species:S:1:pos:R:3:force:R:3 energy={} pbc="F F F"'
+    frames = [
+        f"2\n{head.format(0.5 * (r - 1) ** 2)}\nH 0 0 0 0 0 {r - 1}\nH 0 0 {r} 0 0 {1 - r}\n"
+        for r in (0.7, 0.72, 0.9, 0.91, 1.1)
+    ]
+    (folder / "a.xyz").write_text("".join(frames))
+    (folder / "a.yaml").write_text(
+        "layout: extxyz\nname: springs\nlevel: spring\nlicence: MIT\nkeys: {energy: energy, forces: force}\n"
+        "units: {energy: eV, length: Å, forces: eV/Å}\nabsent: [stress]\nmolecule: frame\n"
+        "fractions: [0.6, 0.4, 0.0]\n"
+    )
+    made = sfumato(folder, "data", "convert", "a.xyz", "--source", "a.yaml", "-o", "a.h5")
+    assert made.returncode == 0, made.stderr
+    assert "a.h5: 5 frames" in made.stdout
+    check = sfumato(folder, "data", "check", "a.h5", "--json", "a.json")
+    assert check.returncode in (0, 1), check.stderr
+    assert json.loads((folder / "a.json").read_text())["frames"] == 5
+    (folder / "b.yaml").write_text(
+        (folder / "a.yaml").read_text().replace("forces: force}", "forces: froces}")
+    )
+    wrong = sfumato(folder, "data", "convert", "a.xyz", "--source", "b.yaml", "-o", "b.h5")
+    assert wrong.returncode == 2
+    assert "force" in wrong.stderr
+    assert not (folder / "b.h5").exists()

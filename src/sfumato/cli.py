@@ -97,6 +97,17 @@ def data_check(name: str, *, json: Json = None) -> int:
     return commands.data_check(name, json)
 
 
+@data.command(name="convert")
+def data_convert(
+    files: Annotated[list[str], Parameter(help="FILE, or train=FILE val=FILE test=FILE.", negative="")],
+    *,
+    source: Annotated[Path, Parameter(help="YAML: what the files are and mean (docs/training.md).")],
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The HDF5 file to write.")],
+) -> int:
+    """Convert labelled structures of others into a packed training set."""
+    return commands.data_convert(files, source, out)
+
+
 @data.command(name="sample")
 def data_sample(
     molecules: Annotated[

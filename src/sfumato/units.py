@@ -22,6 +22,9 @@ KJ_PER_MOL = 0.01036426966
 MEV = 1e-3
 """eV per meV."""
 
+GPA = 1 / 160.2176634
+"""eV/Å³ per gigapascal, exact."""
+
 KELVIN = 8.617333262145179e-5
 """eV per kelvin (Boltzmann constant)."""
 

@@ -10,7 +10,7 @@ from sfumato.commands.campaigns import (
     scan_build,
 )
 from sfumato.commands.runs import RunOptions, Selection, compare, demo, plan_bsct, report, run_bsct
-from sfumato.commands.sets import data_check, data_get, data_import, data_list, list_names
+from sfumato.commands.sets import data_check, data_convert, data_get, data_import, data_list, list_names
 
 __all__ = [
     "LabelOptions",
@@ -20,6 +20,7 @@ __all__ = [
     "Selection",
     "compare",
     "data_check",
+    "data_convert",
     "data_get",
     "data_import",
     "data_list",

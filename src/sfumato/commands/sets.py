@@ -66,6 +66,31 @@ def data_check(name: str, json: Path | None) -> int:
     return DONE if found.passed else PARTIAL
 
 
+def data_convert(files: list[str], source: Path, out: Path) -> int:
+    """Convert files of labelled structures; print what was made and decided."""
+    from sfumato.config import read_settings
+    from sfumato.io import Exclusion
+    from sfumato.report.data_tables import exclusion_table
+    from sfumato.training.convert import convert
+    from sfumato.training.sources import SourceSettings
+
+    settings = read_settings(SourceSettings, source)
+    if len(files) == 1 and Path(files[0]).exists():
+        made = convert(files[0], out, settings)
+    else:
+        pairs = [file.partition("=")[::2] for file in files]
+        if any(not path for _, path in pairs):
+            raise ValueError("several files are given as train=FILE val=FILE test=FILE")
+        made = convert(dict(pairs), out, settings)
+    for note in made.notes:
+        say(note)
+    if made.left_out:
+        say(exclusion_table([Exclusion(*each) for each in made.left_out]))
+    splits = ", ".join(f"{count} {name}" for name, count in made.splits.items())
+    say(f"{out}: {made.frames} frames of {made.molecules} molecules ({splits})")
+    return DONE
+
+
 def list_names() -> int:
     """Print the names that can be used."""
     from sfumato.potentials.specs import describe

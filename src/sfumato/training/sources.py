@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from sfumato.io import from_ase
 from sfumato.systems import System
-from sfumato.units import BOHR, HARTREE, KCAL_PER_MOL, KJ_PER_MOL, MEV
+from sfumato.units import BOHR, GPA, HARTREE, KCAL_PER_MOL, KJ_PER_MOL, MEV
 from sfumato.words import nearest
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ ENERGY = {
     "kJ/mol": KJ_PER_MOL,
 }
 LENGTH = {"Å": 1.0, "angstrom": 1.0, "bohr": BOHR, "nm": 10.0}
-GPA = 1 / 160.2176634
-"""eV/Å³ per GPa, exact."""
 STRESS = {
     "eV/Å³": 1.0,
     "GPa": GPA,
