@@ -31,9 +31,13 @@ MARGIN = 10.0
 """Standard deviations of noise that are never a failure: the largest of 10⁴ numbers is at 4, a difference
 of two has √2, and noise differs from structure to structure."""
 
-NOISE_STEP = 5e-5
-"""Å; small enough that the sixth difference of a smooth potential is below rounding, large enough that a
-position in single precision (3e-7 Å) is another one."""
+NOISE_STEPS = (5e-5, 1e-3, 2e-2)
+"""Å; the first is small enough that the sixth difference of a smooth potential is below rounding, and large
+enough that a position in single precision (3e-7 Å) is another one. The others are for energies so coarsely
+rounded that most steps of the one before left them unchanged."""
+
+VARIES = 0.1
+"""Å over which the error of an inexact force changes by its own size."""
 
 STEPS = {"double": 1e-3, "single": 0.03}
 """Å, the largest displacement of all atoms together in a derivative. Small, so that an energy that jumps
@@ -61,7 +65,7 @@ class Settings(BaseModel):
     elements: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=4)
     periodic: bool | None = None
     reach: float = Field(default=8.0, gt=3)
-    points: int = Field(default=41, ge=20)
+    points: int = Field(default=61, ge=20)
     seed: int = 0
 
     @field_validator("elements")
@@ -93,8 +97,9 @@ class Floor:
     Args:
         energy: eV, standard deviation of the noise.
         force: eV/Å, likewise.
-        inexact: eV/Å by which the force is not the gradient of the energy, as for an unconverged
-            self-consistent field; no more than `RELATIVE` allows, so that a wrong force buys no tolerance.
+        inexact: eV/Å by which, beyond noise, the force is not the gradient of the energy, as for an
+            unconverged self-consistent field; no more than `RELATIVE` allows, so that a wrong force buys no
+            tolerance.
     """
 
     energy: float
@@ -102,9 +107,9 @@ class Floor:
     inexact: float
 
     @property
-    def roughness(self) -> float:
-        """eV/Å: a force is as rough as it is noisy or inexact."""
-        return max(self.force, self.inexact)
+    def roughness(self) -> tuple[float, float]:
+        """eV and eV/Å: energy and force are as rough as they are noisy or inexact."""
+        return max(self.energy, VARIES * self.inexact), max(self.force, self.inexact)
 
 
 @dataclass(frozen=True)
@@ -280,17 +285,20 @@ class Bench:
         """Return the noise of the energy in eV and of a force in eV/Å, from values along one direction."""
         if system.identity not in self._noise:
             direction = self.direction(system, 0)
-            path = [along(system, direction, k * NOISE_STEP) for k in (-4, -3, -2, -1, 1, 2, 3, 4)]
-            found = self.points(path)
-            found.insert(4, self.point(system))
-            energy, forces = np.array([p.energy for p in found]), np.array([p.forces for p in found])
+            for step in NOISE_STEPS:
+                found = self.points([along(system, direction, k * step) for k in range(-4, 5)])
+                energy, forces = np.array([p.energy for p in found]), np.array([p.forces for p in found])
+                if (np.diff(energy) == 0).mean() <= 0.5:
+                    break
             self._noise[system.identity] = noise_level(energy), noise_level(forces)
         return self._noise[system.identity]
 
     def floor(self, system: System) -> Floor:
         """Return what cannot be told from noise at a structure."""
+        energy, force = self.noise(system)
         slope = self.slope(system, 0)
-        return Floor(*self.noise(system), inexact=min(slope.mismatch, RELATIVE * slope.scale))
+        beyond_noise = slope.mismatch - MARGIN * (energy / slope.difference.step + force)
+        return Floor(energy, force, inexact=float(np.clip(beyond_noise, 0, RELATIVE * slope.scale)))
 
     def slope(self, system: System, k: int) -> Slope:
         """Return dE/du and F·u along the k-th random direction of a structure."""
@@ -327,13 +335,11 @@ class Bench:
         steps: Floats = np.asarray(STEPS[self.precision] * LEVELS, dtype=float)
         return steps
 
-    def energy_tolerance(self, system: System) -> float:
-        """Return eV by which equivalent inputs may differ."""
-        return SYMMETRY[self.precision] + MARGIN * self.floor(system).energy
-
-    def force_tolerance(self, system: System) -> float:
-        """Return eV/Å by which equivalent inputs may differ."""
-        return SYMMETRY[self.precision] + MARGIN * self.floor(system).roughness
+    def tolerances(self, system: System) -> tuple[float, float]:
+        """Return eV and eV/Å by which energy and forces of equivalent inputs may differ."""
+        energy, force = self.floor(system).roughness
+        low = SYMMETRY[self.precision]
+        return low + MARGIN * energy, low + MARGIN * force
 
 
 def along(base: System, direction: Floats, distance: float) -> System:

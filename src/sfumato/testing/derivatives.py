@@ -8,7 +8,7 @@ import numpy as np
 
 from sfumato.systems import Floats, System
 from sfumato.testing import structures
-from sfumato.testing.bench import MARGIN, RELATIVE, Bench, along
+from sfumato.testing.bench import MARGIN, RELATIVE, VARIES, Bench, along
 from sfumato.testing.numerics import ridders
 from sfumato.testing.result import Measured, NotApplicableError
 
@@ -17,11 +17,8 @@ DIRECTIONS = {"molecule": 3, "cluster": 1, "crystal": 2, "slab": 1}
 PER_STRAIN = 5.0
 """Å by which the images that matter move for a strain of 1."""
 
-LOOP = 3.0
-"""Radius of a closed loop over the largest step of a derivative."""
-
-VARIES = 0.1
-"""Å over which the error of an inexact force changes by its own size."""
+LOOP = {"double": 3e-3, "single": 0.03}
+"""Å, radius of a closed loop, of all atoms together: small, like the steps of derivatives."""
 
 LOOP_POINTS = 24
 """The trapezoid rule on a closed loop converges faster than any power of the number of points."""
@@ -59,7 +56,7 @@ def stress(bench: Bench) -> Iterator[Measured]:
         slopes[a, b] = ridders(strains, above, below)
     scale = max(float(np.sqrt((work**2).mean())), *(abs(s.value) for s in slopes.values()), 1e-3)
     for (a, b), slope in slopes.items():
-        noise = floor.energy / (LINES * slope.step) + floor.roughness * float(np.linalg.norm(base.cell))
+        noise = floor.energy / (LINES * slope.step) + floor.roughness[1] * float(np.linalg.norm(base.cell))
         error = max(abs(work[a, b] - slope.value), abs(work[b, a] - slope.value))
         tolerance = RELATIVE + MARGIN * noise / scale
         where = f"crystal, σ_{'xyz'[a]}{'xyz'[b]}: V σ = {work[a, b]:.3g} eV, dE/dε = {slope.value:.3g} eV"
@@ -76,7 +73,7 @@ def strained(base: System, a: int, b: int, amount: float) -> System:
 
 def closed_loop(bench: Bench) -> Iterator[Measured]:
     """The work of the force along a closed loop is zero, whatever the energy says."""
-    theta, radius = 2 * np.pi * np.arange(LOOP_POINTS) / LOOP_POINTS, LOOP * bench.steps[0]
+    theta, radius = 2 * np.pi * np.arange(LOOP_POINTS) / LOOP_POINTS, LOOP[bench.precision]
     for kind, base in bench.available("molecule", "crystal").items():
         u, v = _orthonormal(bench.direction(base, 1), bench.direction(base, 2))
         loop = [along(base, np.cos(t) * u + np.sin(t) * v, radius) for t in theta]
@@ -85,7 +82,7 @@ def closed_loop(bench: Bench) -> Iterator[Measured]:
         power = np.array([(f * t).sum() for f, t in zip(forces, tangents, strict=True)])
         length = 2 * np.pi * radius
         typical = max(float(np.sqrt(np.mean(np.square(forces)))), 1e-3)
-        noise = bench.floor(base).roughness * length / np.sqrt(LOOP_POINTS)
+        noise = bench.floor(base).roughness[1] * length / np.sqrt(LOOP_POINTS)
         tolerance = RELATIVE * typical * length + MARGIN * float(noise)
         yield Measured(abs(float(power.mean())) * length, tolerance, "eV", kind)
 

@@ -28,7 +28,8 @@ def noise_level(values: Floats) -> float:
 
     The k-th differences of a smooth function die away with k; those of noise do not. With γ_k = (k!)²/(2k)!,
     σ_k = √(γ_k ⟨(Δ^k f)²⟩) estimates the noise once three of them in a row agree; if none do, the smallest
-    bounds it from above.
+    bounds it from above. Numbers that all fit single precision are at least as noisy as its rounding, even
+    where a few of them happen to be rounded alike.
 
     Args:
         values: (M, …) at M ≥ 5 equidistant points; further axes are components with noise of one size.
@@ -40,11 +41,14 @@ def noise_level(values: Floats) -> float:
         differences = np.diff(differences, axis=0)
         weight = math.factorial(k) ** 2 / math.factorial(2 * k)
         estimates.append(math.sqrt(weight * float(np.mean(differences**2))))
+    rounding = 0.0
+    if np.ptp(values) > 0 and (values.astype(np.float32) == values).all():
+        rounding = float(np.spacing(np.abs(values).max().astype(np.float32))) / math.sqrt(12)
     for k in range(len(estimates) - 2):
         three = estimates[k : k + 3]
         if max(three) <= SETTLED * min(three):
-            return three[0]
-    return min(estimates)
+            return float(max(three[0], rounding))
+    return float(max(min(estimates), rounding))
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,7 @@ def continued(points: Sequence[tuple[float, Floats]], at: float) -> Floats:
     """
     x = np.array([place for place, _ in points])
     weights = [np.prod((at - np.delete(x, k)) / (x[k] - np.delete(x, k))) for k in range(len(x))]
-    total: Floats = np.tensordot(weights, np.stack([value for _, value in points]), 1)
-    return total
+    return np.asarray(np.tensordot(weights, np.stack([value for _, value in points]), 1), dtype=float)
 
 
 def suspects(values: Floats, noise: float, most: int) -> list[int]:
@@ -155,25 +158,34 @@ Evaluate = Callable[[Sequence[float]], list[Floats]]
 
 
 def bisect(evaluate: Evaluate, places: Floats, values: Sequence[Floats], k: int, width: float) -> float:
-    """Return where inside an interval of a grid a function jumps, to within `width`.
+    """Return where in an interval of a grid, or in one next to it, a function jumps, to within `width`.
 
-    At each step the middle goes to the side whose smooth continuation it fits.
+    At each step the point in the middle goes to the side whose smooth continuation it fits.
 
     Args:
         evaluate: the function.
         places: (M,) increasing.
         values: its values there.
-        k: the interval [k, k + 1].
+        k: the interval [k, k + 1]; a kink may lie in either neighbour.
         width: of the last bracket.
     """
-    left = [(float(places[j]), values[j]) for j in range(max(0, k - 3), k + 1)]
-    right = [(float(places[j]), values[j]) for j in range(k + 1, min(len(places), k + 5))]
+    known = list(zip(places.tolist(), values, strict=True))
+    left, right = known[max(0, k - 4) : k], known[k + 2 : k + 6]
+
+    def fits_left(point: tuple[float, Floats]) -> bool:
+        misfit = [np.abs(point[1] - continued(side, point[0])).max() for side in (left[-4:], right[:4])]
+        return bool(misfit[0] < misfit[1])
+
+    for n in (k, k + 1):
+        if not fits_left(known[n]):
+            right = known[n : k + 2] + right
+            break
+        left.append(known[n])
     while right[0][0] - left[-1][0] > width:
         middle = (left[-1][0] + right[0][0]) / 2
         (found,) = evaluate([middle])
-        misfit = [float(np.abs(found - continued(side, middle)).max()) for side in (left[-4:], right[:4])]
-        if misfit[0] < misfit[1]:
+        if fits_left((middle, found)):
             left.append((middle, found))
         else:
             right.insert(0, (middle, found))
-    return (left[-1][0] + right[0][0]) / 2
+    return float(left[-1][0] + right[0][0]) / 2

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sfumato.models.pair import bond_length
 from sfumato.systems import Floats, Ints, System
 from sfumato.testing import structures
 from sfumato.testing.bench import MARGIN, Bench, along
@@ -31,24 +32,33 @@ SETTLED = 0.05
 """A jump that changes by less than this while the stencil is quartered need not be looked at more closely."""
 
 STAYS = 0.3
-"""A jump stays as it is when the stencil is quartered; a kink leaves 0.25 of itself, a smooth function less."""
+"""A jump stays when the stencil is quartered; a kink leaves 0.25 of itself, a smooth function less."""
 
 CURVATURE = 1e3
 """eV/Å⁴, third derivative of a stiff bond's force: sets the width at which noise and curvature balance."""
 
+BESIDE = 0.02
+"""Å from a jump, where the noise is measured that it must exceed."""
+
 CLOSE = 0.3
 """Å; a neighbour is moved by no more than this to exchange places with the one before it."""
+
+ROOM = 0.85
+"""Of a bond; no atom is moved closer to another than this."""
 
 CENTRES = 4
 """Atoms whose neighbours are exchanged, chosen so that together they cover most ranks."""
 
-SUSPECTS = 3
-"""Intervals that are bisected because of the forces; one more because of the energy."""
+SUSPECTS = 2
+"""Intervals that are looked at closely because of the forces; one more because of the energy."""
+
+ZOOM = 21
+"""Points on five intervals around a suspect: a kink shows in a fine grid before it can be bisected."""
 
 SLIDE = (-0.5, 1.5)
 """Å by which a fragment is moved away from the middle of a cluster, from and to."""
 
-EXPLAINED = 1e-4
+EXPLAINED = 1e-3
 """Å; a jump with a pair at a known cutoff, to within this, is that cutoff's."""
 
 START = 1.6
@@ -93,9 +103,9 @@ class Jump:
             yield Measured(0.0 if fades else size, tolerance, UNITS[k], f"{where}: jump of the {WHAT[k]}")
 
 
-def widths(bench: Bench, base: System) -> float:
+def narrow(force_noise: float) -> float:
     """Return the width in Å at which noise and curvature contribute alike to a jump of the force."""
-    return float(np.clip((bench.floor(base).roughness / CURVATURE) ** (1 / 3), 1e-5, 1e-2))
+    return float(np.clip((force_noise / CURVATURE) ** (1 / 3), 1e-5, 1e-2))
 
 
 def jump_at(bench: Bench, path: Path, s: float, reference: System) -> Jump:
@@ -103,23 +113,29 @@ def jump_at(bench: Bench, path: Path, s: float, reference: System) -> Jump:
 
     Args:
         bench: the potential.
-        path: where to look; at least one of its points must lie on each side of the jump.
+        path: the structures.
         s: the place.
-        reference: structure whose noise counts.
+        reference: structure whose noise counts; before a jump is found, also the noise just beside it.
     """
-    floor = bench.floor(reference)
-    width = 4 * widths(bench, reference)
+    rough = bench.floor(reference).roughness
+    jump = _jump(bench, path, s, rough)
+    if any(jump.stays):
+        here = bench.floor(path.at(s - BESIDE)).roughness
+        if here[0] > rough[0] or here[1] > rough[1]:
+            jump = _jump(bench, path, s, (max(here[0], rough[0]), max(here[1], rough[1])))
+    return jump
+
+
+def _jump(bench: Bench, path: Path, s: float, rough: tuple[float, float]) -> Jump:
+    """Return the jump judged by a roughness of energy (eV) and force (eV/Å)."""
+    width = 4 * narrow(rough[1])
     history: list[tuple[float, float, float]] = []
     for _ in range(HALVINGS + 1):
         points = bench.points([path.at(s + width * offset) for offset in STENCIL])
         energy, _ = jumps(np.array([p.energy for p in points]), width)
         force, slope = jumps(np.array([p.forces for p in points]), width)
         history.append((energy, force, slope))
-        noise = (
-            JUMP_NOISE * floor.energy,
-            JUMP_NOISE * floor.roughness,
-            SLOPE_NOISE * floor.roughness / width,
-        )
+        noise = (JUMP_NOISE * rough[0], JUMP_NOISE * rough[1], SLOPE_NOISE * rough[1] / width)
         tolerances = tuple(low + MARGIN * sigma for low, sigma in zip(LIMITS, noise, strict=True))
         over = [not size <= limit for size, limit in zip(history[-1], tolerances, strict=True)]
         if not any(over) or _settled(history, over):
@@ -141,35 +157,39 @@ def _settled(history: Sequence[tuple[float, float, float]], over: Sequence[bool]
 
 @dataclass(frozen=True)
 class Swap:
-    """Two neighbours of one atom about to exchange places: `mover` comes from outside of `other`.
+    """Two neighbours of one atom about to exchange places: `mover` goes out past `other`.
 
     Args:
         centre: the atom that ranks them.
-        other: at its place.
-        mover: the next one out.
-        rank: of `other`, from 1.
+        mover: the nearer one, which moves since a stretched bond is softer than a compressed one.
+        other: the next one out, which stays.
+        rank: of the mover, from 1.
     """
 
     centre: int
-    other: int
     mover: int
+    other: int
     rank: int
 
 
-def swaps_of(positions: Floats, centre: int) -> list[Swap]:
+def swaps_of(base: System, centre: int) -> list[Swap]:
     """Return the neighbouring ranks of one atom that a small move exchanges."""
-    distance = np.linalg.norm(positions - positions[centre], axis=1)
+    distance = np.linalg.norm(base.positions - base.positions[centre], axis=1)
     order: Ints = np.argsort(distance)
-    return [
-        Swap(centre, int(order[k]), int(order[k + 1]), k)
-        for k in range(1, len(order) - 1)
-        if distance[order[k + 1]] - distance[order[k]] < CLOSE
-    ]
+    every = [Swap(centre, int(order[k]), int(order[k + 1]), k) for k in range(1, len(order) - 1)]
+    near = [swap for swap in every if distance[swap.other] - distance[swap.mover] < CLOSE]
+    return [swap for swap in near if _has_room(swap_path(base, [swap]).base, swap.mover)]
 
 
-def chosen_swaps(positions: Floats) -> list[Swap]:
+def _has_room(system: System, atom: int) -> bool:
+    others = np.arange(len(system)) != atom
+    distance = np.linalg.norm(system.positions[others] - system.positions[atom], axis=1)
+    return bool((distance > ROOM * bond_length(system.numbers[others], system.numbers[atom])).all())
+
+
+def chosen_swaps(base: System) -> list[Swap]:
     """Return the swaps of a few atoms that together cover the most ranks."""
-    every = [swaps_of(positions, centre) for centre in range(len(positions))]
+    every = [swaps_of(base, centre) for centre in range(len(base))]
     chosen: list[Swap] = []
     for _ in range(CENTRES):
         covered = {swap.rank for swap in chosen}
@@ -181,7 +201,7 @@ def chosen_swaps(positions: Floats) -> list[Swap]:
 
 
 def swap_path(base: System, swaps: Sequence[Swap]) -> Path:
-    """Return the path on which all movers cross the distance of the other at s = 0, coming inwards."""
+    """Return the path on which every mover is as far out as the other at s = 0."""
     positions, direction = base.positions.copy(), np.zeros_like(base.positions)
     for swap in swaps:
         centre = base.positions[swap.centre]
@@ -189,20 +209,21 @@ def swap_path(base: System, swaps: Sequence[Swap]) -> Path:
         arm = base.positions[swap.mover] - centre
         arm /= np.linalg.norm(arm)
         positions[swap.mover] = centre + goal * arm
-        direction[swap.mover] = -arm
+        direction[swap.mover] = arm
     return Path(structures.moved(base, positions), direction)
 
 
 def neighbour_swap(bench: Bench) -> Iterator[Measured]:
     """Two neighbours of an atom exchange their order: every rank at once, one by one if that jumps."""
     base = bench.structure("cluster")
-    swaps = chosen_swaps(base.positions)
+    swaps = chosen_swaps(base)
     if not swaps:
         raise NotApplicableError("no two neighbours are close enough in distance to be exchanged")
     ranks = sorted({swap.rank for swap in swaps})
     for centre in dict.fromkeys(swap.centre for swap in swaps):
         for parity in (0, 1):  # no atom may be mover of one swap and partner of the next
             group = [swap for swap in swaps if swap.centre == centre and swap.rank % 2 == parity]
+            group = [swap for swap in group if _has_room(swap_path(base, group).base, swap.mover)]
             if not group:
                 continue
             jump = jump_at(bench, swap_path(base, group), 0.0, base)
@@ -251,8 +272,7 @@ def search(bench: Bench, path: Path, places: Floats, reference: System) -> Itera
         places: (M,) values of s, equidistant or a smooth function of something that is.
         reference: structure whose noise counts.
     """
-    floor = bench.floor(reference)
-    scale = (LIMITS[0] + floor.energy, LIMITS[1] + floor.roughness)
+    scale = np.add(LIMITS[:2], bench.floor(reference).roughness)
 
     def evaluate(at: Sequence[float]) -> list[Floats]:
         points = bench.points([path.at(s) for s in at])
@@ -264,20 +284,21 @@ def search(bench: Bench, path: Path, places: Floats, reference: System) -> Itera
         first = int(np.argmin(np.isfinite(grid).all(axis=1)))
         yield float(places[first]), Jump((np.nan,) * 3, LIMITS, (True,) * 3)
         return
-    chosen = [
-        *suspects(grid[:, 1:], floor.roughness / scale[1], SUSPECTS),
-        *suspects(grid[:, :1], floor.energy / scale[0], 1),
-    ]
-    width = widths(bench, reference)
+    chosen = [*suspects(grid[:, 1:], 1.0, SUSPECTS), *suspects(grid[:, :1], 1.0, 1)]
+    width = narrow(bench.floor(reference).roughness[1])
     for n, k in enumerate(chosen):
         if all(abs(k - other) > 2 for other in chosen[:n]):
-            s = bisect(evaluate, places, values, k, width / 16)
+            finer = np.linspace(places[k - 2], places[k + 3], ZOOM)
+            near = [values[k - 2], *evaluate(finer[1:-1].tolist()), values[k + 3]]
+            (best,) = suspects(np.array(near)[:, 1:], 1.0, 1)
+            s = bisect(evaluate, finer, near, best, width / 16)
             yield s, jump_at(bench, path, s, reference)
 
 
 def cutoff(bench: Bench) -> Iterator[Measured]:
     """Atoms of a pair, or one of three atoms, pulled apart: no step where the graph loses an edge."""
-    left_out, searched = {}, 0
+    left_out: list[str] = []
+    searched = False
     for base, name in _few_atoms(bench.elements):
         start = max(START, 1.1 * structures.bond(*base.numbers[-2:].tolist()))
         grid = (np.arange(bench.settings.points) - 2) / (bench.settings.points - 5)
@@ -288,18 +309,18 @@ def cutoff(bench: Bench) -> Iterator[Measured]:
         places = start * (bench.settings.reach / start) ** grid
         try:
             found = list(search(bench, path, places, bench.reference))
-        except Exception as error:  # noqa: BLE001 (an SCF that fails for loose atoms says nothing about jumps)
-            left_out[name] = f"{type(error).__name__}: {error}"
+        except RuntimeError as error:  # a self-consistent field that fails for loose atoms has no jump
+            left_out.append(f"{name} raised {error}")
             continue
-        searched += 1
         for s, jump in found:
             pairs = _moving_distances(path, s)
             if any(jump.stays):
                 bench.cutoffs += pairs.tolist()
             distances = " and ".join(f"{r:.6g}" for r in pairs)
             yield from jump.measured(f"{name} at {distances} Å")
+            searched = True
     if not searched:
-        raise NotApplicableError("; ".join(f"{name}: {reason}" for name, reason in left_out.items()))
+        raise NotApplicableError("; ".join(left_out))
 
 
 def _few_atoms(elements: Sequence[int]) -> Iterator[tuple[System, str]]:
@@ -333,7 +354,7 @@ def third_atom(bench: Bench) -> Iterator[Measured]:
     direction[-fragment:] = arm / np.linalg.norm(arm)
     path = Path(base, direction)
     explained = 0
-    for s, jump in search(bench, path, np.linspace(*SLIDE, bench.settings.points), base):
+    for s, jump in search(bench, path, np.linspace(*SLIDE, 2 * bench.settings.points // 3), base):
         distances = _moving_distances(path, s)
         if any(jump.stays) and any((np.abs(distances - r) < EXPLAINED).any() for r in bench.cutoffs):
             explained += 1

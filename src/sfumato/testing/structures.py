@@ -42,6 +42,9 @@ WATER = np.array([[0.00, 0.00, 0.00], [0.05, 0.78, 0.57], [0.02, -0.74, 0.66]])
 LUMP = np.array([[0, 0, 0], [1, 0.1, 0], [0.35, 0.98, 0.1], [0.45, 0.3, 0.93], [-0.55, 0.62, 0.71]])
 """Five places about one unit from each other."""
 
+OFF_SITE = np.array([0.13, 0.065, 0.01])
+"""Displacement of an atom in a crystal, in bonds, that makes its four bonds unlike by 0.1 Å and more."""
+
 SHELL = 16
 """Hydrogen molecules around the molecule of a cluster."""
 
@@ -135,9 +138,10 @@ def cluster(elements: Sequence[int], rng: np.random.Generator) -> System:
 def crystal(elements: Sequence[int], rng: np.random.Generator) -> System:
     """Return two atoms in a primitive zincblende cell, both out of place: smaller than any cutoff."""
     a, b = elements[1 % len(elements)], elements[-1]
-    side = 1.02 * 4 / np.sqrt(3) * bond(a, b)
+    length = 1.02 * bond(a, b)
+    side = 4 / np.sqrt(3) * length
     cell = side / 2 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0.0]])
-    positions = np.array([[0, 0, 0], np.full(3, side / 4)]) + rng.uniform(-0.1, 0.1, (2, 3))
+    positions = np.array([[0, 0, 0], side / 4 + length * OFF_SITE]) + rng.uniform(-0.02, 0.02, (2, 3))
     return system([a, b], positions, cell)
 
 
