@@ -198,18 +198,18 @@ class _Crew:
         try:
             what, content = worker.pipe.recv()
         except (EOFError, OSError):
-            self.workers.remove(worker)
-            code = worker.end()
-            if worker.ready:
-                finished.append((worker.task, Lost(_death(code))))
-            else:
-                self._start_again(worker.task, code)
-            return
+            what, content = "died", worker.end()
         if what == "ready":
             self.failed_starts = 0
             worker.begin()
         elif what == "raised":
             raise content
+        elif what == "died":
+            self.workers.remove(worker)
+            if worker.ready:
+                finished.append((worker.task, Lost(_death(content))))
+            else:
+                self._start_again(worker.task, content)
         else:
             self.workers.remove(worker)
             finished.append((worker.task, content))
