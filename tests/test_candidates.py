@@ -130,6 +130,20 @@ def test_in_a_dense_crystal_the_first_search_is_enough(rank, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["mutual", "out"])
+def test_it_does_not_matter_how_far_the_first_search_goes(mode, monkeypatch):
+    chosen, radii = GraphSettings(mode=mode), searches(monkeypatch)
+    expected = named(*both_stages(crystal(), chosen))
+    enough = []
+    for first in np.arange(2.0, 6.8, 0.2):
+        monkeypatch.setattr(candidates, "_first_radius", lambda batch, *_, first=first: np.array([first]))
+        radii.clear()
+        same(named(*both_stages(crystal(), chosen)), expected, 1e-13)
+        enough.append(len(radii) == 1)
+    assert enough == sorted(enough)
+    assert 8 < sum(enough) < 16
+
+
+@pytest.mark.parametrize("mode", ["mutual", "out"])
 def test_a_first_search_that_is_too_short_is_noticed(mode, monkeypatch):
     chosen, holed = GraphSettings(mode=mode), hole(4.6)
     radii = searches(monkeypatch)
@@ -157,6 +171,21 @@ def test_structures_of_a_batch_are_searched_as_far_as_each_needs(monkeypatch):
     (dense, molecule, holed), again = radii[:3], radii[3:]
     assert dense < holed < molecule == chosen.horizon
     assert again == [dense, chosen.horizon, chosen.horizon]
+
+
+def test_with_a_skin_the_first_search_has_to_go_farther_by_four_of_them(monkeypatch):
+    # Two for what the decisive neighbour loses against the others, two for what its witnesses gain.
+    radii = searches(monkeypatch)
+    shortest = []
+    for skin in (0.0, 0.1):
+        for first in np.arange(3.5, 6.0, 0.02):
+            monkeypatch.setattr(candidates, "_first_radius", lambda batch, *_, first=first: np.array([first]))
+            radii.clear()
+            both_stages(crystal(), GraphSettings(), skin=skin)
+            if len(radii) == 1:
+                shortest.append(first)
+                break
+    assert shortest[1] - shortest[0] == pytest.approx(0.4, abs=0.021)
 
 
 def test_the_second_search_has_room_for_the_skin(monkeypatch):
