@@ -4,7 +4,6 @@ import itertools
 import math
 
 import numpy as np
-import pytest
 import torch
 from ase.build import bulk
 from hypothesis import strategies as st
