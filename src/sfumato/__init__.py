@@ -11,7 +11,7 @@ _PUBLIC = {
     "Prediction": "systems",
     "Scan": "systems",
     "ScanSet": "systems",
-    "load": "potentials.specs:resolve",
+    "load": "potentials.specs",
     "from_ase": "potentials.potential",
     "load_scans": "datasets:load",
     "run_bsct": "protocols.run",

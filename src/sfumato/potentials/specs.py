@@ -69,7 +69,33 @@ def _adapter(function: str) -> Callable[[str], Potential]:
     return make
 
 
+def _untrained(text: str) -> Potential:
+    from sfumato.potentials.mindscaip import untrained
+
+    return untrained(text)
+
+
+def _bundled(name: str) -> Callable[[str], Potential]:
+    def make(_: str) -> Potential:
+        from sfumato.potentials.mindscaip import from_file
+
+        return from_file(DATA / f"{name}.safetensors")
+
+    return make
+
+
+DATA = Path(__file__).parents[1] / "data"
+
+BUNDLED: dict[str, str] = {}
+"""Trained models that come with the package, as NAME.safetensors in `data`: name → one line for people."""
+
 NAMED: dict[str, Named] = {
+    **{name: Named(_bundled(name), what) for name, what in BUNDLED.items()},
+    "mindscaip": Named(
+        _untrained,
+        "a preset (nano, small, medium, large) with random weights; rank hard must fail",
+        argument="PRESET[:RANK]",
+    ),
     "gfn2-xtb": Named(_engine("GFN2-xTB"), "extended tight binding", "sfumato[xtb]"),
     "gfn1-xtb": Named(_engine("GFN1-xTB"), "extended tight binding, older", "sfumato[xtb]"),
     "lj": Named(_pair("lj"), "Lennard-Jones, smooth: must pass"),
@@ -86,21 +112,53 @@ NAMED: dict[str, Named] = {
 def describe() -> list[tuple[str, str, str]]:
     """Return (spec, what, needs) of every named model."""
     rows = [(f"{name}{row.form}", row.what, row.needs) for name, row in NAMED.items()]
-    return [*rows, ("FILE.py:FACTORY, PACKAGE.MODULE:FACTORY", "your own: returns an ASE calculator", "")]
+    return [
+        *rows,
+        ("FILE.safetensors", "a MinDScAIP model", ""),
+        ("FILE.py:FACTORY, PACKAGE.MODULE:FACTORY", "your own: returns an ASE calculator", ""),
+    ]
+
+
+def load(spec: str | Path, device: str = "cpu", dtype: str = "float32") -> Potential:
+    """Return the potential that a spec names, on a device and in a precision.
+
+    Args:
+        spec: see `resolve`.
+        device: "cpu", "cuda" or "cuda:1".
+        dtype: "float32" or "float64", of the weights.
+
+    Returns:
+        A potential. One of our own models also has `calculator()` for ASE and `torchsim()` for TorchSim.
+
+    Raises:
+        ValueError: what `resolve` and `to` of the model refuse, or a device or precision other than the
+            default for a model that has its own.
+    """
+    potential = resolve(str(spec))
+    if (device, dtype) == ("cpu", "float32"):
+        return potential
+    move: Callable[..., Potential] | None = getattr(potential, "to", None)
+    if move is None:
+        raise ValueError(
+            f"model {spec}: it has a device and precision of its own; leave out device and dtype, "
+            "or set them where it is made"
+        )
+    return move(device=device, dtype=dtype)
 
 
 def resolve(spec: str) -> Potential:
     """Return the potential that a spec names.
 
     Args:
-        spec: a name of `NAMED` (with ":argument" where it takes one), `path/to/file.py:factory`, or
-            `package.module:factory`. A factory takes nothing and returns an ASE calculator or a Potential.
+        spec: a name of `NAMED` (with ":argument" where it takes one), a `.safetensors` file,
+            `path/to/file.py:factory`, or `package.module:factory`.
+            A factory takes nothing and returns an ASE calculator or a Potential.
             Its identity covers the source of the factory's file and what the factory returned, not the
             source of other files of the user that it imports.
 
     Raises:
-        ValueError: an unknown name, a missing file or factory, a factory that raises or returns something
-            else, or a package that is not installed.
+        ValueError: an unknown name, a missing file or factory, a file that is no model, a factory that
+            raises or returns something else, or a package that is not installed.
     """
     head, colon, tail = spec.rpartition(":") if ".py:" in spec else spec.partition(":")
     name = head if colon else spec
@@ -111,6 +169,10 @@ def resolve(spec: str) -> Potential:
         if row.argument and not row.argument.startswith("[") and not tail:
             raise ValueError(f"model {spec!r}: write --model {name}:{row.argument}")
         return row.make(tail)
+    if spec.endswith(".safetensors") or (Path(spec).is_file() and Path(spec).suffix != ".py"):
+        from sfumato.potentials.mindscaip import from_file
+
+        return from_file(Path(spec).expanduser())
     if not colon or not tail:
         hint = "add :factory, the name of a function in it" if spec.endswith(".py") else nearest(spec, NAMED)
         raise ValueError(f"unknown model {spec!r}; {hint}")

@@ -1,0 +1,344 @@
+"""A MinDScAIP model as a potential: any batch, in parts that fit into memory, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sfumato.graph.neighbors import FLAT
+from sfumato.models.checkpoint import load_model, weights_digest
+from sfumato.models.config import ELEMENTS, preset
+from sfumato.models.mindscaip import MinDScAIP, Output, Prepared, evaluate, prepare
+from sfumato.potentials.calculator import Neighbours, calculator
+from sfumato.potentials.potential import MissingElementError
+from sfumato.potentials.torchsim import torchsim
+from sfumato.systems import Batch, Ints, Prediction
+from sfumato.words import nearest
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import Calculator
+
+DTYPES = ("float32", "float64")
+
+SKIN = 0.5
+"""Å; a wider one saves searches, but there are more pairs to choose from at every step."""
+
+DEVICES = {"cpu": 2**31, "cuda": 2**50}
+"""Bytes that structures evaluated together may take at most: more do not make a CPU faster."""
+
+FOOTPRINT = 40
+"""Numbers held for the gradient per edge, channel and layer; 28 to 40 were observed in diamond."""
+
+SHARE = 0.7
+"""Of the free memory, what a batch may take by that estimate."""
+
+RANDOM_SCALE = {"nano": 200.0, "small": 100.0, "medium": 120.0, "large": 120.0}
+"""eV and eV/Å, see `untrained`."""
+
+
+class MinDScAIPPotential:
+    """A model with frozen weights on one device in one precision.
+
+    Distances, ranks and the sum over atoms are in double precision whatever the weights have. The model
+    does not see total charge and multiplicity.
+
+    Args:
+        model: a copy of it is made.
+        name: short, for tables.
+        device: "cpu", "cuda" or "cuda:1".
+        dtype: of the weights, "float32" or "float64".
+        most_edges: that are evaluated together; by default what fits into memory.
+
+    Raises:
+        ValueError: a device that is not there, or another precision.
+    """
+
+    chunk = 64
+
+    def __init__(
+        self,
+        model: MinDScAIP,
+        name: str = "mindscaip",
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        most_edges: int | None = None,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype: {dtype!r} is unknown; {nearest(str(dtype), DTYPES)}")
+        self.name, self.device, self.dtype, self.most_edges = name, _device(device), dtype, most_edges
+        self._given = copy.deepcopy(model).requires_grad_(False).eval()
+        self.model = copy.deepcopy(self._given).to(self.device, getattr(torch, dtype))
+        self.elements = frozenset(model.config.elements or range(1, ELEMENTS + 1))
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of weights, settings and precision."""
+        return weights_digest(self.model)
+
+    def to(self, *, device: str | None = None, dtype: str | None = None) -> MinDScAIPPotential:
+        """Return the same potential on another device or in another precision.
+
+        Args:
+            device: None: the same.
+            dtype: None: the same. Weights are rounded once, from what the potential was made of.
+        """
+        return MinDScAIPPotential(
+            self._given,
+            self.name,
+            device=device or str(self.device),
+            dtype=dtype or self.dtype,
+            most_edges=self.most_edges,
+        )
+
+    def with_dtype(self, dtype: str) -> MinDScAIPPotential:
+        """Return the same potential in another precision."""
+        return self.to(dtype=dtype)
+
+    def calculator(self, skin: float = SKIN) -> Calculator:
+        """Return an ASE calculator that searches for neighbours only when atoms have moved.
+
+        Args:
+            skin: Å; a search is good until an atom has moved by half of it, or the cell has changed.
+        """
+        return calculator(self, skin)
+
+    def torchsim(self, skin: float = SKIN, stress: bool = True) -> Any:
+        """Return a model for the simulations of the package torch-sim, which must be installed.
+
+        Args:
+            skin: Å, as for `calculator`.
+            stress: whether to compute stress; every state must then be periodic in three directions.
+        """
+        return torchsim(self, skin, stress)
+
+    def check_elements(self, numbers: Iterable[int]) -> None:
+        """Raise `MissingElementError` where the model does not know one of these elements."""
+        unknown = set(numbers) - self.elements
+        if unknown:
+            raise MissingElementError(self.name, unknown)
+
+    def predict(self, batch: Batch, neighbours: Neighbours | None = None) -> Prediction:
+        """Return energies, forces and, where every structure is periodic in three directions, stress.
+
+        Args:
+            batch: of structures.
+            neighbours: of the same structures a step before, to search for pairs only where needed.
+
+        Raises:
+            MissingElementError: an element that the model does not know.
+            ValueError: a position or cell that is not finite, a cell without volume, two atoms at one
+                place, or a prediction that is not finite.
+            MemoryError: a structure that does not fit into memory, even alone.
+        """
+        self._check(batch)
+        if neighbours is None:
+            ready = prepare(self.model, batch)
+            found = list(self._in_parts(batch, ready))
+        else:
+            ready = self._follow(batch, neighbours)
+            found = [self._whole(ready, lean=self._is_large(ready)) or self._alone(ready, 0)]
+        prediction = Prediction(
+            energy=_joined([part.energy for part in found]),
+            forces=_joined([part.forces for part in found]),
+            stress=_joined([part.stress for part in found]) if ready.periodic else None,
+        )
+        self._check_finite(batch, prediction)
+        return prediction
+
+    def _follow(self, batch: Batch, neighbours: Neighbours) -> Prepared:
+        arrays = (batch.positions, batch.cell, batch.pbc, batch.numbers, batch.index)
+        positions, cell, *rest = (torch.from_numpy(array.copy()).to(self.device) for array in arrays)
+        topology = neighbours.topology(positions, cell, *rest)
+        return Prepared(topology, positions, cell, bool(batch.pbc.all()))
+
+    def _in_parts(self, batch: Batch, ready: Prepared) -> Iterator[Output]:
+        """Evaluate consecutive structures together as long as their edges are few enough."""
+        topology = ready.topology
+        of_structure = torch.bincount(topology.system[topology.source], minlength=len(batch))
+        stops = pack(of_structure.cpu().numpy(), self._most_edges())
+        if len(stops) == 1:
+            yield from self._halving(batch, 0, ready)
+            return
+        systems = list(batch)
+        for first, stop in zip([0, *stops], stops):
+            part = Batch.of(systems[first:stop])
+            yield from self._halving(part, first, prepare(self.model, part))
+
+    def _halving(self, batch: Batch, first: int, ready: Prepared) -> Iterator[Output]:
+        """Evaluate structures together or, where memory does not suffice, in halves."""
+        alone = len(batch) == 1
+        found = self._whole(ready, lean=alone and self._is_large(ready))
+        if found is not None:
+            yield found
+        elif alone:
+            yield self._alone(ready, first)
+        else:
+            systems, half = list(batch), len(batch) // 2
+            for part, start in ((systems[:half], first), (systems[half:], first + half)):
+                smaller = Batch.of(part)
+                yield from self._halving(smaller, start, prepare(self.model, smaller))
+
+    def _alone(self, ready: Prepared, number: int) -> Output:
+        """Evaluate one structure that was too large, recomputing layers instead of keeping them."""
+        found = self._whole(ready, lean=True)
+        if found is None:
+            atoms, edges = len(ready.positions), len(ready.topology.reverse)
+            raise MemoryError(
+                f"{self.name}: structure {number} of the batch ({atoms} atoms, {edges} edges) does not fit "
+                f"into the memory of {self.device}, even alone; use a device with more memory, float32, or a "
+                "smaller model"
+            )
+        return found
+
+    def _whole(self, ready: Prepared, lean: bool) -> Output | None:
+        """Evaluate what was prepared; None if memory does not suffice."""
+        self.model.checkpointing = lean
+        try:
+            return evaluate(self.model, ready.topology, ready.positions, ready.cell, stress=ready.periodic)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Only here are the tensors of the failed attempt no longer held by the traceback.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _is_large(self, ready: Prepared) -> bool:
+        return len(ready.topology.reverse) * self._bytes_per_edge > SHARE * free_memory(self.device)
+
+    def _most_edges(self) -> int:
+        room = min(SHARE * free_memory(self.device), DEVICES[self.device.type])
+        return self.most_edges or int(room / self._bytes_per_edge)
+
+    @property
+    def _bytes_per_edge(self) -> int:
+        c = self.model.config
+        return FOOTPRINT * c.width * c.attention_factor * c.layers * self.model.itself.element_size()
+
+    def _check(self, batch: Batch) -> None:
+        self.check_elements(np.unique(batch.numbers).tolist())
+        lost = ~np.isfinite(batch.positions).all(axis=1)
+        if lost.any():
+            atom = int(np.argmax(lost))
+            system = int(batch.index[atom])
+            raise ValueError(
+                f"{self.name}: atom {atom - batch.offsets[system]} of structure {system} is at "
+                f"{batch.positions[atom].tolist()} Å; positions must be finite"
+            )
+        sides = np.linalg.norm(batch.cell, axis=2).prod(axis=1)
+        flat = batch.pbc.all(axis=1) & ~(np.abs(np.linalg.det(batch.cell)) > FLAT * sides)
+        wrong = flat | ~np.isfinite(batch.cell).all(axis=(1, 2))
+        if wrong.any():
+            system = int(np.argmax(wrong))
+            raise ValueError(
+                f"{self.name}: the cell of structure {system} has no volume or is not finite: "
+                f"{batch.cell[system].tolist()}"
+            )
+
+    def _check_finite(self, batch: Batch, found: Prediction) -> None:
+        good = np.isfinite(found.energy)
+        np.logical_and.at(good, batch.index, np.isfinite(found.forces).all(axis=1))
+        if found.stress is not None:
+            good &= np.isfinite(found.stress).all(axis=(1, 2))
+        if not good.all():
+            raise ValueError(
+                f"{self.name}: what it predicts for structure {int(np.argmin(good))} of the batch is not a "
+                "finite number; are two atoms almost at one place, or are its weights damaged?"
+            )
+
+
+def from_file(path: str | Path) -> MinDScAIPPotential:
+    """Return the model of a checkpoint, named after the file.
+
+    Raises:
+        ValueError: what `load_model` refuses.
+    """
+    model, _ = load_model(path)
+    return MinDScAIPPotential(model, Path(path).stem)
+
+
+def untrained(text: str) -> MinDScAIPPotential:
+    """Return a preset with random weights, always the same: smooth and symmetric, but of no use in physics.
+
+    The unit of its output is chosen so that forces are of about 1 eV/Å (root mean square of the components
+    in small molecules and rattled crystals), as in a real structure out of equilibrium; otherwise a
+    defect could hide behind forces that are all but zero.
+
+    Args:
+        text: a preset, or a preset and a rank other than its own: "nano:hard".
+
+    Raises:
+        ValueError: an unknown preset or rank.
+    """
+    size, _, rank = text.partition(":")
+    config = preset(size)
+    if rank:
+        config = preset(size, graph=replace(config.graph, rank=rank))  # type: ignore[arg-type]
+    model = MinDScAIP(config, torch.Generator().manual_seed(0))
+    model.scale.fill_(RANDOM_SCALE[size])
+    return MinDScAIPPotential(model, "-".join(["mindscaip", size, "random", *([rank] if rank else [])]))
+
+
+def pack(sizes: Ints, limit: int) -> list[int]:
+    """Return where to cut a sequence so that parts add up to a limit at most, or are one element.
+
+    Args:
+        sizes: (S,).
+        limit: of each sum.
+
+    Returns:
+        The end of each part.
+    """
+    stops, total = [], 0
+    for k, size in enumerate(sizes.tolist()):
+        if total and total + size > limit:
+            stops.append(k)
+            total = 0
+        total += size
+    return [*stops, len(sizes)]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory could not be had, on a GPU or by torch on a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or "not enough memory" in text
+    )
+
+
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes a device has to give; 4 GiB where the system does not say."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    try:
+        rows = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(row.split()[1]) for row in rows if row.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return 2**32
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device: {name!r} is unknown ({error}); write cpu, cuda or cuda:0") from None
+    if device.type not in DEVICES:
+        raise ValueError(f"device: {name!r} is not supported; use cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: {name!r} is not there; torch sees {torch.cuda.device_count()} GPUs")
+    return device
+
+
+def _joined(parts: list[torch.Tensor | None]) -> Any:
+    return np.concatenate([part.double().cpu().numpy() for part in parts if part is not None])

@@ -1,0 +1,79 @@
+"""A MinDScAIP model as a TorchSim model: everything stays on its device, in batches."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sfumato.potentials.calculator import Neighbours
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sfumato.potentials.mindscaip import MinDScAIPPotential
+
+
+def torchsim(potential: MinDScAIPPotential, skin: float, stress: bool) -> Any:
+    """Return a `torch_sim` model for all its integrators, optimisers and batchers.
+
+    Its dtype is float64, whatever precision the network has, because that is what TorchSim gives states
+    that it makes for a model: an energy of many atoms needs more than seven digits. States in float32 are
+    accepted, and answered in float32. Neighbours are bounded in number, so memory goes with the number of
+    atoms, and batchers are told so.
+
+    Args:
+        potential: the potential; its device is that of the states.
+        skin: Å, see `Neighbours`.
+        stress: whether to compute stress; states must then be periodic.
+
+    Raises:
+        ValueError: torch-sim is not installed.
+    """
+    import torch
+
+    from sfumato.models.mindscaip import evaluate
+
+    try:
+        torch_sim = import_module("torch_sim")
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the module {error.name} is not installed here; install it with: pip install 'sfumato[torchsim]'"
+        ) from None
+
+    interface: Any = torch_sim.models.interface.ModelInterface
+
+    class MinDScAIPModel(interface):  # type: ignore[misc]
+        """The TorchSim face of a MinDScAIP model."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.potential, self.network = potential, potential.model
+            self._device, self._dtype = potential.device, torch.float64
+            self._compute_forces, self._compute_stress = True, stress
+            self._memory_scales_with = "n_atoms"
+            self.neighbours = Neighbours(potential.model.config.graph, skin)
+
+        def forward(self, state: Any, **_: Any) -> dict[str, Tensor]:
+            """Return energy (G,), forces (N, 3) and, if asked for, stress (G, 3, 3) of a state."""
+            if isinstance(state, dict):
+                state = torch_sim.SimState(**{"masses": torch.ones_like(state["atomic_numbers"]), **state})
+            positions, cell = state.positions.detach().double(), state.row_vector_cell.detach().double()
+            # One flag for all directions in older versions, one for each in newer ones.
+            pbc = torch.as_tensor(state.pbc, dtype=torch.bool, device=positions.device).expand(len(cell), 3)
+            if stress and not bool(pbc.all()):
+                raise ValueError(
+                    f"{potential.name}: stress needs three periodic directions; for molecules and slabs "
+                    "make the model with stress=False"
+                )
+            numbers = state.atomic_numbers.long()
+            potential.check_elements(numbers.unique().tolist())
+            topology = self.neighbours.topology(positions, cell, pbc, numbers, state.system_idx)
+            # Out of memory is left as it comes: batchers look for it to find out what fits.
+            found = evaluate(self.network, topology, positions, cell, stress=stress)
+            answer = {"energy": found.energy, "forces": found.forces, "stress": found.stress}
+            result = {key: value.to(state.dtype) for key, value in answer.items() if value is not None}
+            if not all(bool(value.isfinite().all()) for value in result.values()):
+                raise ValueError(f"{potential.name}: a prediction is not a finite number")
+            return result
+
+    return MinDScAIPModel()
