@@ -55,8 +55,14 @@ SUSPECTS = 2
 ZOOM = 21
 """Points on five intervals around a suspect: a kink shows in a fine grid before it can be bisected."""
 
-SLIDE = (-0.5, 1.5)
-"""Å by which a fragment is moved away from the middle of a cluster, from and to."""
+FREE, LONGEST = 1.2, 2.0
+"""Å; a part of a cluster is moved by this much at least, if any has the room, and at most."""
+
+DIRECTIONS = 64
+"""Tried for each part."""
+
+NEAREST = 1.5
+"""Å; no closer than this to another part, for electrons that have to converge."""
 
 EXPLAINED = 1e-3
 """Å; a jump with a pair at a known cutoff, to within this, is that cutoff's."""
@@ -348,17 +354,44 @@ def _moving_distances(path: Path, s: float) -> Floats:
 def third_atom(bench: Bench) -> Iterator[Measured]:
     """A fragment slides through a cluster and changes the ranks of others, which lose and gain edges."""
     base = bench.structure("cluster")
-    fragment = len(structures.fragment(bench.elements))
-    arm = base.positions[-fragment:].mean(axis=0) - base.positions.mean(axis=0)
-    direction = np.zeros_like(base.positions)
-    direction[-fragment:] = arm / np.linalg.norm(arm)
-    path = Path(base, direction)
+    path, length = sliding(base, structures.fragments(base, bench.elements), bench.rng("slide"))
     explained = 0
-    for s, jump in search(bench, path, np.linspace(*SLIDE, 2 * bench.settings.points // 3), base):
+    for s, jump in search(bench, path, np.linspace(0, length, 2 * bench.settings.points // 3), base):
         distances = _moving_distances(path, s)
         if any(jump.stays) and any((np.abs(distances - r) < EXPLAINED).any() for r in bench.cutoffs):
             explained += 1
             continue
-        yield from jump.measured(f"fragment moved by {s:.4f} Å")
+        atom = int(np.argmax(np.abs(path.direction).any(axis=1)))
+        yield from jump.measured(f"atom {atom} moved by {s:.4f} Å")
     if explained:
         yield Measured(0, LIMITS[0], UNITS[0], f"{explained} jumps, each at a cutoff found before")
+
+
+def sliding(base: System, parts: Sequence[Ints], rng: np.random.Generator) -> tuple[Path, float]:
+    """Return a path on which one part of a cluster has room to move, and its length in Å.
+
+    The innermost part that can go `FREE` is taken, since the order of many neighbours changes around it.
+    """
+    arms = rng.normal(size=(DIRECTIONS, 3))
+    arms /= np.linalg.norm(arms, axis=1)[:, None]
+    best: tuple[float, Ints, Floats] = (-1.0, parts[0], arms[0])
+    for part in parts:
+        length, arm = max(((_room(base, part, arm), arm) for arm in arms), key=lambda found: found[0])
+        if length > best[0]:
+            best = (length, part, arm)
+        if length >= FREE:
+            break
+    direction = np.zeros_like(base.positions)
+    direction[best[1]] = best[2]
+    return Path(base, direction), best[0]
+
+
+def _room(base: System, part: Ints, arm: Floats) -> float:
+    """Return how far in Å some atoms can go before they come too close to another, at most `LONGEST`."""
+    others = np.setdiff1d(np.arange(len(base)), part)
+    bonds = bond_length(base.numbers[part][:, None], base.numbers[others][None])
+    steps = np.linspace(0, LONGEST, 21)[:, None, None]
+    going = (base.positions[part] + steps * arm)[:, :, None]
+    distance = np.linalg.norm(going - base.positions[others], axis=-1)
+    blocked = (distance < np.maximum(ROOM * bonds, NEAREST)).any(axis=(1, 2))
+    return LONGEST if not blocked.any() else float(steps[max(int(np.argmax(blocked)) - 1, 0), 0, 0])

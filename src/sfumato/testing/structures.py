@@ -48,8 +48,8 @@ OFF_SITE = np.array([0.13, 0.065, 0.01])
 SHELL = 16
 """Hydrogen molecules around the molecule of a cluster."""
 
-CLUSTER = 43
-"""Atoms of a cluster without hydrogen: a sphere of the cubic close packing."""
+CLUSTER = 42
+"""Atoms of a cluster without hydrogen: a close-packed sphere, one place beside the middle empty."""
 
 FRAGMENT = 0.76
 """Å, bond of a hydrogen molecule."""
@@ -108,7 +108,7 @@ def fragment(elements: Sequence[int]) -> System:
 
 
 def cluster(elements: Sequence[int], rng: np.random.Generator) -> System:
-    """Return about forty atoms, each with most others as neighbours; the last fragment is at the surface.
+    """Return about forty atoms, each with most others as neighbours.
 
     Hydrogen molecules around a molecule where the elements allow it, since they stay what they are when
     moved; otherwise a close-packed sphere of atoms, each a little out of place.
@@ -117,7 +117,8 @@ def cluster(elements: Sequence[int], rng: np.random.Generator) -> System:
         longest = max(bond(a, b) for a in elements for b in elements)
         steps = np.array(list(np.ndindex(7, 7, 7))) - 3
         sites = steps[steps.sum(axis=1) % 2 == 0] / np.sqrt(2)
-        sites = sites[np.argsort(np.linalg.norm(sites, axis=1), kind="stable")][:CLUSTER]
+        sites = sites[np.argsort(np.linalg.norm(sites, axis=1), kind="stable")]
+        sites = np.delete(sites, 1, axis=0)[:CLUSTER]
         numbers = [elements[k % len(elements)] for k in range(CLUSTER)]
         return system(numbers, 1.12 * longest * (sites + rng.uniform(-0.06, 0.06, sites.shape)))
     core = molecule(elements)
@@ -133,6 +134,15 @@ def cluster(elements: Sequence[int], rng: np.random.Generator) -> System:
         half = FRAGMENT / 2 * rotation(rng)[0]
         positions = np.concatenate([positions, [place - half, place + half]])
     return system([*core.numbers.tolist(), *[1] * (2 * SHELL)], positions)
+
+
+def fragments(base: System, elements: Sequence[int]) -> list[Ints]:
+    """Return the atoms of each part of a cluster that can move by itself, innermost first."""
+    size = len(fragment(elements))
+    core = len(base) % size if not {1, 8} <= set(elements) else len(base) - 2 * SHELL
+    parts = [np.arange(first, first + size) for first in range(core, len(base), size)]
+    middle = base.positions.mean(axis=0)
+    return sorted(parts, key=lambda part: float(np.linalg.norm(base.positions[part].mean(axis=0) - middle)))
 
 
 def crystal(elements: Sequence[int], rng: np.random.Generator) -> System:
