@@ -167,7 +167,7 @@ class Psi4:
         convergence: of the SCF, in energy (hartree) and density.
         max_cycle: SCF iterations of each attempt.
         threads: of Psi4, which does not look at OMP_NUM_THREADS.
-        memory: GiB that Psi4 may use.
+        memory: GiB for Psi4's large arrays; the whole process takes about one more.
         python: the Python that has Psi4; by default SFUMATO_PSI4_PYTHON, else the one that the program
             `psi4` on the PATH runs with.
     """
