@@ -1,0 +1,127 @@
+"""Several processes that train one model: sums and decisions that all of them share.
+
+Lightning Fabric finds and connects the processes (torchrun, Slurm, MPI, or started by itself). Its wrapper of
+the model is not used: that reduces gradients while one backward pass runs, and here a gradient may take two,
+or none for some heads. Instead every process adds its gradients, the terms of the loss and its wish to stop
+into one buffer per step. So all see the same numbers and take the same turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from sfumato.training.config import TrainSettings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of a run, as one of them sees them.
+
+    Args:
+        rank: which this one is.
+        size: how many.
+        device: of this one.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def add_up(self, gradients: Sequence[Tensor], numbers: Sequence[float]) -> list[float]:
+        """Sum gradients, in place, and some numbers over all processes, in one exchange.
+
+        Args:
+            gradients: in the same order everywhere.
+            numbers: as many everywhere.
+
+        Returns:
+            The sums of the numbers.
+        """
+        if self.size == 1:
+            return list(numbers)
+        parts = [gradient.reshape(-1) for gradient in gradients]
+        flat = torch.cat([*parts, torch.tensor(numbers, dtype=torch.float32, device=self.device)])
+        torch.distributed.all_reduce(flat)
+        start = 0
+        for gradient in gradients:
+            gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+            start += gradient.numel()
+        return [float(x) for x in flat[start:].tolist()]
+
+    def total(self, numbers: Sequence[float]) -> list[float]:
+        """Return the sums of some numbers over all processes, in double precision."""
+        if self.size == 1:
+            return list(numbers)
+        flat = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(flat)
+        return [float(x) for x in flat.tolist()]
+
+    def agree(self, value: T) -> T:
+        """Return what the first process says."""
+        if self.size == 1:
+            return value
+        said: list[Any] = [value]
+        torch.distributed.broadcast_object_list(said, src=0, device=self.device)
+        return said[0]  # type: ignore[no-any-return]
+
+    def wait(self) -> None:
+        """Wait until all are here."""
+        if self.size > 1:
+            torch.distributed.barrier()
+
+
+def alone(settings: TrainSettings) -> Group:
+    """Return the group of this process only."""
+    device = settings.accelerator
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("accelerator: there is no CUDA device here; set accelerator: cpu")
+    return Group(0, 1, torch.device(device))
+
+
+def connect(settings: TrainSettings) -> Group:
+    """Join the processes of this run, starting them where no launcher has.
+
+    Args:
+        settings: how many devices and nodes.
+
+    Raises:
+        ValueError: Lightning Fabric is not installed, or there are fewer devices than asked for.
+    """
+    if settings.devices * settings.nodes == 1:
+        return alone(settings)
+    try:
+        from lightning.fabric import Fabric  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        try:
+            from lightning_fabric import Fabric
+        except ImportError:
+            raise ValueError(
+                f"devices: {settings.devices} × {settings.nodes} need Lightning Fabric: "
+                "pip install 'sfumato[train]'"
+            ) from None
+    accelerator = alone(settings).device.type
+    try:
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            strategy="ddp",
+        )
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(f"devices: {settings.devices} of {accelerator}: {error}") from None
+    fabric.launch()
+    return Group(fabric.global_rank, fabric.world_size, fabric.device)

@@ -1,0 +1,94 @@
+"""The log of a run: one JSON object per line, the only truth; TensorBoard shows the same."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+NAME = "log.jsonl"
+
+
+def read_log(folder: str | Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's log; one that was cut short is left out.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        ValueError: there is no log, or a line within it cannot be read.
+    """
+    path = Path(folder) / NAME
+    if not path.is_file():
+        raise ValueError(f"{folder}: no {NAME} here, so this is not the folder of a training run")
+    lines = path.read_text().splitlines()
+    found = []
+    for k, line in enumerate(lines):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            if k < len(lines) - 1:
+                raise ValueError(f"{path}, line {k + 1}: cannot be read as JSON") from None
+    return found
+
+
+class Log:
+    """Write the log of a run; on a rank that is not the first, nothing.
+
+    Args:
+        folder: of the run.
+        write: whether this process writes.
+        tensorboard: also for TensorBoard.
+
+    Raises:
+        ValueError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, folder: Path, write: bool, tensorboard: bool = False) -> None:
+        self.path, self._write, self._board = folder / NAME, write, None
+        if write and tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise ValueError("tensorboard: not installed: pip install 'sfumato[train]'") from None
+            self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def cut(self, step: int) -> None:
+        """Drop what was written after a step: it will be done again.
+
+        Args:
+            step: of the checkpoint that the run goes on from.
+        """
+        if not self._write or not self.path.exists():
+            return
+        kept = [line for line in read_log(self.path.parent) if line["step"] <= step]
+        temporary = self.path.with_suffix(".new")
+        temporary.write_text("".join(_line(entry) for entry in kept))
+        os.replace(temporary, self.path)
+
+    def add(self, event: str, step: int, **facts: Any) -> None:
+        """Append a line.
+
+        Args:
+            event: what happened.
+            step: of the run.
+            facts: in JSON types.
+        """
+        if not self._write:
+            return
+        with self.path.open("a") as file:
+            file.write(_line({"event": event, "step": step, **facts}))
+        if self._board is not None:
+            for name, value in facts.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(f"{event}/{name}", value, step)
+
+    def close(self) -> None:
+        """Close what TensorBoard reads."""
+        if self._board is not None:
+            self._board.close()
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps({k: round(v, 9) if isinstance(v, float) else v for k, v in entry.items()}) + "\n"
