@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from sfumato.models import calculus
 from sfumato.models.attention import (
@@ -344,7 +343,7 @@ class _BlockedPull(Function):
         return *found.all, *(None if total is None else total[name] for name in kept.names)
 
     @staticmethod
-    @once_differentiable
+    @calculus.last
     def backward(ctx: Any, *along: Tensor | None) -> tuple[Any, ...]:
         if any(tensor is not None for tensor in along[3:]):
             raise RuntimeError(

@@ -8,15 +8,28 @@ torch makes its own second derivatives of these out of some twenty small operati
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 EPSILON = 1e-5
 """Added to the variance in a norm, so that it is smooth also where all channels are equal."""
+
+
+def last(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a backward pass that cannot be differentiated say so, rather than be taken for a constant."""
+
+    @wraps(backward)
+    def guarded(ctx: Any, *grads: Any) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError("this derivative cannot be differentiated again; set model.method = 'plain'")
+        return backward(ctx, *grads)
+
+    return guarded
 
 
 def norm(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,58 +101,6 @@ def glu_second(a: Tensor, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.addcmul(slope * v, silu(u), dv), torch.cat([bend, g * slope], -1)
 
 
-class _Norm(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y, r = norm(x)
-        ctx.save_for_backward(x, y, r)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        x, y, r = ctx.saved_tensors
-        found: Tensor = _NormPull.apply(grad.contiguous(), x, y.detach(), r)  # type: ignore[no-untyped-call]
-        return found
-
-
-class _NormPull(Function):
-    """Takes x to have something to differentiate by."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, x: Tensor, y: Tensor, r: Tensor) -> Tensor:
-        ctx.save_for_backward(grad, y, r)
-        return norm_pull(grad, y, r)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        return *norm_second(outer.contiguous(), *ctx.saved_tensors), None, None
-
-
-class _SiLU(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return silu(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        found: Tensor = _SiLUPull.apply(grad, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
-        return found
-
-
-class _SiLUPull(Function):
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(grad, x)
-        return silu_pull(grad, x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor]:
-        return silu_second(outer, *ctx.saved_tensors)
-
-
 class _ScatterRows(Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, index: Tensor, place: Tensor) -> Tensor:
@@ -161,18 +122,6 @@ class _GatherRows(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return scatter_rows(grad, *ctx.saved_tensors), None, None
-
-
-def normalise(x: Tensor) -> Tensor:
-    """Return rows with mean 0 and variance 1, without weights: the linear map that follows has them."""
-    found: Tensor = _Norm.apply(x)  # type: ignore[no-untyped-call]
-    return found
-
-
-def activate(x: Tensor) -> Tensor:
-    """Return x σ(x), like `silu`, differentiable twice."""
-    found: Tensor = _SiLU.apply(x)  # type: ignore[no-untyped-call]
-    return found
 
 
 def scatter_rows(rows: Tensor, index: Tensor, place: Tensor) -> Tensor:

@@ -73,13 +73,16 @@ class MinDScAIPConfig(BaseModel):
     @field_validator("graph", mode="before")
     @classmethod
     def _known_graph_settings(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            for key in value:
-                if key not in GraphSettings.__dataclass_fields__:
-                    raise ValueError(
-                        f"unknown key {key!r}; {nearest(str(key), GraphSettings.__dataclass_fields__)}"
-                    )
-        return value
+        if not isinstance(value, dict):
+            return value
+        known = GraphSettings.__dataclass_fields__
+        for key in value:
+            if key not in known:
+                raise ValueError(f"unknown key {key!r}; {nearest(str(key), known)}")
+        try:
+            return GraphSettings(**value)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("elements")
     @classmethod

@@ -1,8 +1,8 @@
 """What a token sees of the geometry: Gaussians of a distance, harmonics of a direction, Legendre of an angle.
 
-All are infinitely often differentiable where they are evaluated. Harmonics and Legendre polynomials are
-closed under differentiation: their derivatives are fixed combinations of themselves, so that the backward
-pass needs the values only, and any order of derivative comes for free.
+All are infinitely often differentiable where they are evaluated, and closed under differentiation: their
+derivatives are combinations of themselves, so that the backward pass needs the values only, and any order
+of derivative comes for free.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 FAINT = -60.0
 """Exponent at which a Gaussian ends: numbers next to zero make single-precision products ten times slower."""
@@ -62,7 +61,7 @@ def legendre_slope(degree: int) -> Tensor:
 
 
 def gaussians(distance: Tensor, centres: Tensor, width: float, height: float) -> Tensor:
-    """Return height · exp(−(d − μ_n)² / 2 width²), twice differentiable in the distance.
+    """Return height · exp(−(d − μ_n)² / 2 width²), differentiable in the distance.
 
     Far from its centre a Gaussian ends at e^−60 of its height, where neither it nor a derivative is seen in
     double precision.
@@ -203,28 +202,5 @@ class _Gaussians(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         distance, centres, values = ctx.saved_tensors
-        found: Tensor = _GaussiansBackward.apply(distance, grad, centres, values.detach(), ctx.width)  # type: ignore[no-untyped-call]
-        return found, None, None, None
-
-
-class _GaussiansBackward(Function):
-    """Σ_n g_n v_n′ with v′ = −z v / width, z = (d − μ)/width; its derivative has v″ = (z² − 1) v / width²."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, distance: Tensor, grad: Tensor, centres: Tensor, values: Tensor, width: float
-    ) -> Tensor:
-        ctx.save_for_backward(distance, grad, centres, values)
-        ctx.width = width
-        z = (centres - distance[:, None]).mul_(values)
-        found: Tensor = torch.linalg.vecdot(z, grad) / width**2
-        return found
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        distance, grad, centres, values = ctx.saved_tensors
-        z = (centres - distance[:, None]) / ctx.width
-        slope = z * values
-        curved = torch.linalg.vecdot(z.mul_(slope).sub_(values), grad)
-        return outer * curved / ctx.width**2, slope.mul_(outer[:, None] / ctx.width), None, None, None
+        slope = (centres - distance[:, None]) * values
+        return (slope * grad).sum(1) / ctx.width**2, None, None, None

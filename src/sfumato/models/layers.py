@@ -14,10 +14,15 @@ from torch.nn import functional
 
 from sfumato.models.attention import Window, attend
 from sfumato.models.blocked import attend_rows, feed_rows
-from sfumato.models.calculus import EPSILON, activate, normalise
+from sfumato.models.calculus import EPSILON
 from sfumato.models.config import MinDScAIPConfig
 
 Method = Literal["blocked", "plain"]
+
+
+def normalise(x: Tensor) -> Tensor:
+    """Return rows with mean 0 and variance 1, without weights: the linear map that follows has them."""
+    return functional.layer_norm(x, x.shape[-1:], eps=EPSILON)
 
 
 class FeedForward(nn.Module):
@@ -41,8 +46,8 @@ class FeedForward(nn.Module):
         u = self.up(x)
         if self.gated:
             gate, value = u.chunk(2, dim=-1)
-            return self.down(activate(gate.contiguous()) * value)  # type: ignore[no-any-return]
-        return self.down(activate(u))  # type: ignore[no-any-return]
+            return self.down(functional.silu(gate) * value)  # type: ignore[no-any-return]
+        return self.down(functional.silu(u))  # type: ignore[no-any-return]
 
 
 class Attention(nn.Module):
@@ -91,15 +96,11 @@ class Block(nn.Module):
         if method == "blocked":
             x = attend_rows(x, window, self.attention.scale, dict(self.attention.named_parameters()))
             return feed_rows(x, nodes, self.gated, dict(self.feed.named_parameters()))
-        x = x + self.attention(_plain_norm(x), window)
-        h = _plain_norm(x)
+        x = x + self.attention(normalise(x), window)
+        h = normalise(x)
         if not nodes:
             return x + self.feed["edge"](h)  # type: ignore[no-any-return]
         return x + torch.cat([self.feed["node"](h[:nodes]), self.feed["edge"](h[nodes:])])
-
-
-def _plain_norm(x: Tensor) -> Tensor:
-    return functional.layer_norm(x, x.shape[-1:], eps=EPSILON)
 
 
 class Layer(nn.Module):

@@ -6,21 +6,22 @@ with respect to positions, strain and weights.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from sfumato.graph.layout import Geometry, Topology, differentiable_stage, index_stage
 from sfumato.models.attention import NEVER, Table, Window
-from sfumato.models.calculus import activate, normalise, scatter_rows
+from sfumato.models.calculus import scatter_rows
 from sfumato.models.config import ELEMENTS, MinDScAIPConfig
 from sfumato.models.harmonics import gaussians, legendre, smearing, solid_harmonics
 from sfumato.models.heads import ZBL, Tokens, heads_of
-from sfumato.models.layers import Layer, Method
+from sfumato.models.initial import initialise
+from sfumato.models.layers import Layer, Method, normalise
 from sfumato.systems import Batch
 
 SELF_BIAS = 0.0
@@ -32,9 +33,6 @@ in derivatives too, but as a number next to zero it would make single-precision 
 
 SAME_PLACE = 1e-6
 """Å; two atoms closer than this have no direction from one to the other."""
-
-ANGULAR_SPREAD = 0.5
-"""Standard deviation of the angular weights at the start."""
 
 
 @dataclass(frozen=True)
@@ -88,30 +86,31 @@ class MinDScAIP(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        centres, self.smear_width, self.smear_height = smearing(
-            config.radial, config.graph.cutoff, config.smearing
-        )
+        width, device = config.width, torch.empty(0).device
+        harmonics = (config.l_max + 1) ** 2 if config.directional == "harmonics" else 0
+        with torch.device("meta"):  # so that no weights are drawn but by `initialise`
+            self.sources, self.targets = nn.Embedding(ELEMENTS + 1, width), nn.Embedding(ELEMENTS + 1, width)
+            self.itself = nn.Parameter(torch.empty(width))
+            self.geometry, self.mix = nn.Linear(config.radial + harmonics, width), nn.Linear(width, width)
+            self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+            self.heads = heads_of(config)
+        super().to_empty(device=device)
+        self.to(dtype)
+        centres, *self.smear = smearing(config.radial, config.graph.cutoff, config.smearing)
         self.register_buffer("centres", centres, persistent=False)
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
         self.register_buffer("reference", torch.zeros(ELEMENTS + 1, dtype=torch.float64))
-        harmonics = (config.l_max + 1) ** 2 if config.directional == "harmonics" else 0
-        width = config.width
-        self.sources, self.targets = nn.Embedding(ELEMENTS + 1, width), nn.Embedding(ELEMENTS + 1, width)
-        self.itself = nn.Parameter(torch.empty(width))
-        self.geometry, self.mix = nn.Linear(config.radial + harmonics, width), nn.Linear(width, width)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
-        self.heads = heads_of(config)
         elements = config.elements or tuple(range(1, 97))
         self.zbl = ZBL(elements, config.graph.cutoff) if config.zbl else None
-        self.to(dtype)
-        initialise(self, generator or torch.Generator().manual_seed(0))
+        initialise(self, config, generator or torch.Generator().manual_seed(0))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MinDScAIP:
         """Move buffers that carry units without rounding them: energies have nine digits and more."""
-        exact = {name: getattr(self, name) for name in ("scale", "reference", "centres")}
+        exact = dict(self.named_buffers())
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, value in exact.items():
-            setattr(self, name, value.to(getattr(self, name).device))
+            owner, _, last = name.rpartition(".")
+            setattr(self.get_submodule(owner), last, value.to(self.get_buffer(name).device))
         return self
 
     @property
@@ -162,10 +161,10 @@ class MinDScAIP(nn.Module):
 
     def _tokens(self, topology: Topology, distance: Tensor, unit: Tensor) -> Tensor:
         """Return (N + E, C): what an edge is at the start, its length, direction and elements."""
-        features = gaussians(distance, self.centres.to(self.dtype), self.smear_width, self.smear_height)
+        features = gaussians(distance, self.centres.to(self.dtype), *self.smear)
         if self.config.directional == "harmonics":
             features = torch.cat([features, solid_harmonics(unit, self.config.l_max)], dim=1)
-        edges = activate(self.geometry(features))
+        edges = functional.silu(self.geometry(features))
         itself = self.itself.expand(len(topology.numbers), -1)
         source = torch.cat([topology.numbers, topology.numbers[topology.source]])
         target = torch.cat([topology.numbers, topology.numbers[topology.target]])
@@ -242,30 +241,6 @@ def _window(
     cosine = torch.bmm(around, around.transpose(1, 2)).to(dtype)
     mask = is_edge[:, :, None] * is_edge[:, None, :]
     return Window(table, bias, cosine, legendre(cosine, config.angular_degree, mask))
-
-
-def initialise(model: MinDScAIP, generator: torch.Generator) -> None:
-    """Draw all weights; the two maps that end a block start small, by 1/√(4L).
-
-    Args:
-        model: on the CPU.
-        generator: of random numbers.
-    """
-    for name, parameter in model.named_parameters():
-        module, _, kind = name.rpartition(".")
-        if kind == "angles":
-            parameter.data.normal_(0, ANGULAR_SPREAD, generator=generator)
-        elif kind == "itself" or module in ("sources", "targets"):
-            parameter.data.normal_(0, 1 / math.sqrt(2), generator=generator)
-        else:
-            bound = 1 / math.sqrt(model.get_submodule(module).in_features)  # type: ignore[arg-type]
-            parameter.data.uniform_(-bound, bound, generator=generator)
-            if module.endswith(("attention.out", "edge.down", "node.down", "readout.down")):
-                parameter.data.mul_((4 * model.config.layers) ** -0.5)
-    if "encoding" in model.heads:
-        for end in (part for part in model.heads["encoding"].children()):
-            for parameter in end.get_submodule("down").parameters():
-                parameter.data.zero_()
 
 
 def evaluate(
