@@ -65,7 +65,7 @@ class TestNumbers:
     @needs_pyscf
     def test_energy_and_forces_are_those_of_another_program(self):
         # PySCF without density fitting: what is left is Psi4's fit, 2e-5 hartree here, and the grids.
-        engine = Psi4("pbe", "def2-svp", radial_points=50, angular_points=302)
+        engine = Psi4("pbe", "def2-svp", radial_points=50, angular_points=194)
         label, other = engine.label(WATER), PySCF("pbe", "def2-svp", density_fit=False).label(WATER)
         assert label.energy == pytest.approx(other.energy, abs=5e-5 * HARTREE)
         np.testing.assert_allclose(label.forces, other.forces, rtol=0, atol=5e-3)
@@ -230,7 +230,7 @@ class TestProcess:
             Psi4("pbe", "6-31g").label(gold)
 
     def test_identity_follows_level_and_settings(self):
-        changes = {"xc": "pbe0", "basis": "sto-3g", "radial_points": 75, "threads": 2, "memory": 1.0}
+        changes = {"xc": "pbe0", "basis": "sto-3g", "radial_points": 75}
         identities = {CHEAP.identity}
         for key, value in changes.items():
             engine = Psi4(
@@ -239,7 +239,7 @@ class TestProcess:
             )
             identities.add(engine.identity)
             engine._process().end()
-        assert len(identities) == 6
+        assert len(identities) == 4
         assert Psi4("pbe", "def2-svp", 40, 110, python=running(CHEAP).args[0]).identity == CHEAP.identity
 
 
