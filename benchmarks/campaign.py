@@ -44,7 +44,7 @@ def clusters(waters: int, count: int) -> list[Frame]:
 
 
 @app.command
-def slow(*, waters: int = 36, points: int = 40, repeats: int = 3) -> None:
+def slow(*, waters: int = 40, points: int = 60, repeats: int = 3) -> None:
     """Real GFN2-xTB calls of a second and more through one worker: wall time over the engine's own time."""
     frames = clusters(waters, points)
     whole, steady, start, each = [], [], [], []
