@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -15,11 +16,11 @@ import torch
 from sfumato.graph.neighbors import FLAT
 from sfumato.models.checkpoint import load_model, weights_digest
 from sfumato.models.config import ELEMENTS, preset
-from sfumato.models.mindscaip import MinDScAIP, Output, Prepared, evaluate, prepare
+from sfumato.models.mindscaip import MinDScAIP, Output, Prepared, evaluate, predict, prepare
 from sfumato.potentials.calculator import Neighbours, calculator
 from sfumato.potentials.potential import MissingElementError
 from sfumato.potentials.torchsim import torchsim
-from sfumato.systems import Batch, Ints, Prediction
+from sfumato.systems import Batch, Ints, Prediction, System
 from sfumato.words import nearest
 
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ FOOTPRINT = 40
 
 SHARE = 0.7
 """Of the free memory, what a batch may take by that estimate."""
-
-RANDOM_SCALE = {"nano": 200.0, "small": 100.0, "medium": 120.0, "large": 120.0}
-"""eV and eV/Å, see `untrained`."""
 
 
 class MinDScAIPPotential:
@@ -233,9 +231,10 @@ class MinDScAIPPotential:
                 f"{self.name}: atom {atom - batch.offsets[system]} of structure {system} is at "
                 f"{batch.positions[atom].tolist()} Å; positions must be finite"
             )
-        sides = np.linalg.norm(batch.cell, axis=2).prod(axis=1)
-        flat = batch.pbc.all(axis=1) & ~(np.abs(np.linalg.det(batch.cell)) > FLAT * sides)
-        wrong = flat | ~np.isfinite(batch.cell).all(axis=(1, 2))
+        finite = np.isfinite(batch.cell).all(axis=(1, 2), keepdims=True)
+        cell = np.where(finite, batch.cell, 0)
+        flat = np.abs(np.linalg.det(cell)) <= FLAT * np.linalg.norm(cell, axis=2).prod(axis=1)
+        wrong = ~finite[:, 0, 0] | (batch.pbc.all(axis=1) & flat)
         if wrong.any():
             system = int(np.argmax(wrong))
             raise ValueError(
@@ -268,9 +267,9 @@ def from_file(path: str | Path) -> MinDScAIPPotential:
 def untrained(text: str) -> MinDScAIPPotential:
     """Return a preset with random weights, always the same: smooth and symmetric, but of no use in physics.
 
-    The unit of its output is chosen so that forces are of about 1 eV/Å (root mean square of the components
-    in small molecules and rattled crystals), as in a real structure out of equilibrium; otherwise a
-    defect could hide behind forces that are all but zero.
+    The unit of its output is the power of two that brings the force components in a molecule of ethanol
+    closest to 1 eV/Å (root mean square), as in a real structure out of equilibrium: a defect could hide
+    behind forces that are all but zero.
 
     Args:
         text: a preset, or a preset and a rank other than its own: "nano:hard".
@@ -278,12 +277,18 @@ def untrained(text: str) -> MinDScAIPPotential:
     Raises:
         ValueError: an unknown preset or rank.
     """
+    from ase.build import molecule
+
     size, _, rank = text.partition(":")
     config = preset(size)
     if rank:
         config = preset(size, graph=replace(config.graph, rank=rank))  # type: ignore[arg-type]
     model = MinDScAIP(config, torch.Generator().manual_seed(0))
-    model.scale.fill_(RANDOM_SCALE[size])
+    atoms = molecule("CH3CH2OH")
+    force = predict(model, Batch.of([System(atoms.numbers, atoms.positions)])).forces
+    assert force is not None
+    # A power of two is the same on every machine, whatever the last digit of a force.
+    model.scale.fill_(2.0 ** -round(math.log2(float(force.square().mean().sqrt()))))
     return MinDScAIPPotential(model, "-".join(["mindscaip", size, "random", *([rank] if rank else [])]))
 
 
