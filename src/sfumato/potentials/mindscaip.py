@@ -231,10 +231,10 @@ class MinDScAIPPotential:
                 f"{self.name}: atom {atom - batch.offsets[system]} of structure {system} is at "
                 f"{batch.positions[atom].tolist()} Å; positions must be finite"
             )
-        finite = np.isfinite(batch.cell).all(axis=(1, 2), keepdims=True)
-        cell = np.where(finite, batch.cell, 0)
+        finite = np.asarray(np.isfinite(batch.cell).all(axis=(1, 2)))
+        cell = np.where(finite[:, None, None], batch.cell, 0)
         flat = np.abs(np.linalg.det(cell)) <= FLAT * np.linalg.norm(cell, axis=2).prod(axis=1)
-        wrong = ~finite[:, 0, 0] | (batch.pbc.all(axis=1) & flat)
+        wrong = ~finite | (batch.pbc.all(axis=1) & flat)
         if wrong.any():
             system = int(np.argmax(wrong))
             raise ValueError(
