@@ -35,12 +35,11 @@ def torchsim(potential: MinDScAIPPotential, skin: float, stress: bool) -> Any:
 
     try:
         torch_sim = import_module("torch_sim")
+        interface: Any = import_module("torch_sim.models.interface").ModelInterface
     except ModuleNotFoundError as error:
         raise ValueError(
             f"the module {error.name} is not installed here; install it with: pip install 'sfumato[torchsim]'"
         ) from None
-
-    interface: Any = torch_sim.models.interface.ModelInterface
 
     class MinDScAIPModel(interface):  # type: ignore[misc]
         """The TorchSim face of a MinDScAIP model."""
