@@ -19,11 +19,19 @@ from sfumato.execution.records import ok
 from sfumato.execution.runner import Item, each
 
 
-class UnreadableError(Exception):
+class Unreadable:
     """Can be pickled but not read back."""
 
-    def __init__(self, first, second):
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+class UnreadableError(Exception):
+    """Takes something unreadable along, which no way of pickling exceptions can help."""
+
+    def __init__(self, first):
         super().__init__(first)
+        self.luggage = Unreadable()
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class Does:
             case "abort":
                 os.abort()
             case "raise":
-                raise UnreadableError(1, 2)
+                raise UnreadableError(1)
             case "leave":
                 raise SystemExit(3)
             case "program":
@@ -214,8 +222,8 @@ def test_what_the_job_raises_reaches_the_driver_with_its_traceback():
 
 @pytest.mark.parametrize(("task", "text"), [("raise", "UnreadableError: 1"), ("leave", "SystemExit: 3")])
 def test_what_cannot_pass_the_pipe_or_must_not_end_the_driver_is_told(task, text):
-    with pytest.raises(TypeError):
-        pickle.loads(pickle.dumps(UnreadableError(1, 2)))
+    with pytest.raises(ValueError, match="no number"):
+        pickle.loads(pickle.dumps(UnreadableError(1)))
     with pytest.raises(RuntimeError, match=text):
         list(run_pool(Does(), [task], PoolSettings(1)))
 
