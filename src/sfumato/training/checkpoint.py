@@ -65,7 +65,7 @@ def circumstances(settings: TrainSettings, data: str, group: Group) -> dict[str,
     found: dict[str, Any] = {
         "settings": settings.identity,
         "data": data,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "devices": group.size,
         "device type": group.device.type,
     }

@@ -332,6 +332,8 @@ class _Run:
         Where memory runs out the share is taken in smaller parts, whose gradients add up to the same.
         """
         device = self.group.device
+        if len(samples) < min(self.parts, len(share)):  # cut before memory ran out
+            samples = self.cut(share)
         while True:
             sums = {name: 0.0 for name, weight in weights(self.stage).items() if weight}
             self.optimiser.zero_grad()

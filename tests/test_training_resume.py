@@ -1,0 +1,216 @@
+"""A run that was interrupted goes on to the same bits, or refuses to go on."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+
+from sfumato.training import checkpoint
+from sfumato.training.distributed import alone
+from sfumato.training.log import Log, read_log
+from sfumato.training.loop import train
+from tests import made_training as made
+
+TIMES = ("seconds", "cpu", "structures_per_second")
+
+STAGES = (
+    {"name": "pre", "objective": "direct", "denoising": {"share": 0.5}, "epochs": 2, "batch": 4, "lr": 3e-3},
+    {"name": "fine", "steps": 9, "batch": 5, "lr": 3e-3, "warmup": 2},
+)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return made.written(tmp_path / "set.h5")
+
+
+def go(settings, folder, steps=None, **options):
+    """Run, and stop after so many steps of this call."""
+    left = [steps]
+
+    def stop():
+        if left[0] is None:
+            return False
+        left[0] -= 1
+        return left[0] <= 0
+
+    return train(settings, folder, alone(settings), stop=stop, **options)
+
+
+def state(folder):
+    return torch.load(folder / "state.pt", weights_only=True)
+
+
+def same(one, other):
+    """Whether two nested states are equal to the last bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one if k not in TIMES)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return repr(one) == repr(other)  # NaN is NaN
+
+
+def curve(folder):
+    kept = [line for line in read_log(folder) if line["event"] not in ("resume", "stop", "start")]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in kept]
+
+
+@pytest.mark.parametrize("directional", ["angular_bias", "harmonics"])
+def test_interrupted_runs_end_with_the_same_bits(data, tmp_path, directional):
+    """At every place: within an epoch, at its end, at an evaluation, at the end of a stage and after it."""
+    model = made.MODEL | {"directional": directional}
+    settings = made.settings(data, *STAGES, model=model, patience=50)
+    whole = go(settings, tmp_path / "whole")
+    assert whole.finished
+    assert whole.steps == 12 + 9
+    for first in (1, 6, 8, 12, 21):
+        folder = tmp_path / f"at-{first}"
+        stopped = go(settings, folder, steps=first)
+        assert not stopped.finished
+        assert stopped.steps == first
+        assert go(settings, folder).finished
+        assert same(state(tmp_path / "whole"), state(folder)), first
+        assert curve(tmp_path / "whole") == curve(folder), first
+
+
+def test_stopped_again_and_again(data, tmp_path):
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "whole")
+    for _ in range(21):
+        go(settings, tmp_path / "run", steps=1)
+    assert go(settings, tmp_path / "run").finished
+    assert same(state(tmp_path / "whole"), state(tmp_path / "run"))
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(data, tmp_path):
+    """What was logged after it is dropped, and comes again."""
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "whole")
+    go(settings, tmp_path / "run", steps=5)
+    kept = (tmp_path / "run" / "state.pt").read_bytes()
+    go(settings, tmp_path / "run", steps=4)
+    (tmp_path / "run" / "state.pt").write_bytes(kept)  # as if the process had died at step 9
+    with (tmp_path / "run" / "log.jsonl").open("a") as file:
+        file.write('{"event": "train", "ste')
+    assert go(settings, tmp_path / "run").finished
+    assert same(state(tmp_path / "whole"), state(tmp_path / "run"))
+    assert curve(tmp_path / "whole") == curve(tmp_path / "run")
+
+
+def test_a_finished_run_is_left_as_it_is(data, tmp_path):
+    settings = made.settings(data)
+    first = go(settings, tmp_path / "run")
+    before = (tmp_path / "run" / "log.jsonl").read_text()
+    again = go(settings, tmp_path / "run")
+    assert again.finished
+    assert again.steps == first.steps
+    assert again.model == first.model
+    assert (tmp_path / "run" / "log.jsonl").read_text() == before
+
+
+def test_the_test_sees_a_forgotten_state(data, tmp_path, monkeypatch):
+    """Guards the comparisons above: without the moments of the optimiser the bits differ."""
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "whole")
+    go(settings, tmp_path / "run", steps=3)
+    monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", lambda self, state: None)
+    go(settings, tmp_path / "run")
+    assert not same(state(tmp_path / "whole"), state(tmp_path / "run"))
+
+
+def test_other_settings_or_data_are_another_run(data, tmp_path):
+    go(made.settings(data, *STAGES), tmp_path / "run", steps=2)
+    with pytest.raises(ValueError, match="other settings"):
+        go(made.settings(data, *STAGES, seed=1), tmp_path / "run")
+    other = made.written(tmp_path / "other.h5", made.molecules(30, seed=1))
+    with pytest.raises(ValueError, match="other data"):
+        go(made.settings(other, *STAGES), tmp_path / "run")
+
+
+def test_going_on_inexactly_must_be_asked_for(data, tmp_path, monkeypatch):
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "run", steps=2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    with pytest.raises(ValueError, match="now 64"):
+        go(settings, tmp_path / "run")
+    assert go(settings, tmp_path / "run", inexact=True).finished
+
+
+def test_a_damaged_state_is_an_error_and_no_fresh_start(data, tmp_path):
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "run", steps=2)
+    path = tmp_path / "run" / "state.pt"
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match="cannot be read"):
+        go(settings, tmp_path / "run")
+
+
+def test_an_interrupted_write_leaves_the_state_before(data, tmp_path, monkeypatch):
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "run", steps=2)
+    before = (tmp_path / "run" / "state.pt").read_bytes()
+
+    def half(content, file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.save(tmp_path / "run", checkpoint.Place(), {}, {})
+    assert (tmp_path / "run" / "state.pt").read_bytes() == before
+
+
+def test_the_log_tolerates_one_cut_line_at_its_end_only(tmp_path):
+    log = Log(tmp_path, write=True)
+    for step in range(4):
+        log.add("train", step, loss=0.5)
+    with log.path.open("a") as file:
+        file.write('{"event"')
+    assert [line["step"] for line in read_log(tmp_path)] == [0, 1, 2, 3]
+    log.cut(1)
+    assert [line["step"] for line in read_log(tmp_path)] == [0, 1]
+    log.path.write_text('{"event"\n{"event": "train", "step": 1}\n')
+    with pytest.raises(ValueError, match="line 1"):
+        read_log(tmp_path)
+    with pytest.raises(ValueError, match="not the folder"):
+        read_log(tmp_path / "elsewhere")
+
+
+LAUNCH = """
+import sys
+from sfumato.training.launch import run
+found = run(sys.argv[1], sys.argv[2])
+print("finished" if found.finished else "stopped", found.steps)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_writes_a_checkpoint_and_ends(data, tmp_path, name):
+    settings = made.settings(data, {"name": "s", "steps": 100_000, "batch": 4, "lr": 1e-4}, log_steps=1)
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(json.loads(settings.model_dump_json())))
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, str(config), str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        for _ in range(1200):
+            if (folder / "log.jsonl").exists() and len(read_log(folder)) > 5:
+                break
+            time.sleep(0.1)
+        process.send_signal(getattr(signal, name))
+        said, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    word, steps = said.split()
+    assert word == "stopped"
+    assert process.returncode == 0
+    assert state(folder)["place"]["total"] == int(steps) == read_log(folder)[-1]["step"]
+    assert read_log(folder)[-1]["event"] == "stop"
