@@ -1,6 +1,8 @@
 """A MinDScAIP model as a potential: the same numbers in any company, memory, precision; bad input; specs."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -383,6 +385,16 @@ def test_models_with_a_precision_of_their_own_do_not_ignore_another():
     for chosen in ({"dtype": "float64"}, {"device": "cuda"}):
         with pytest.raises(ValueError, match="model lj: it has a device and precision of its own; leave out"):
             load("lj", **chosen)
+
+
+def test_the_examples_of_the_docs_run(tmp_path, monkeypatch):
+    pytest.importorskip("torch_sim", reason="the extra torchsim is not installed")
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)
+    assert names["facts"].notes == {"why": "random weights"}
 
 
 @pytest.mark.slow

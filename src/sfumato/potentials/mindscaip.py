@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float64")
 
-SKIN = 0.5
+SKIN = 0.3
 """Å; a wider one saves searches, but there are more pairs to choose from at every step."""
 
 DEVICES = {"cpu": 2**31, "cuda": 2**50}
