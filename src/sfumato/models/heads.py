@@ -90,7 +90,7 @@ class StressHead(nn.Module):
         if self.free:
             return tokens.mean(found[:, [[0, 5, 4], [5, 1, 3], [4, 3, 2]]])
         pull = (self.edges(tokens.edges) * tokens.envelope[:, None])[:, :, None]
-        around = tokens.over_edges(pull * tokens.unit[:, :, None] * tokens.unit[:, None, :])
+        around = tokens.over_edges(pull * (tokens.unit[:, :, None] * tokens.unit[:, None, :]))
         return tokens.mean(around + found[:, :, None] * torch.eye(3, dtype=found.dtype, device=found.device))
 
 
