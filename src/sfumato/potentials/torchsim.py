@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sfumato.potentials.calculator import Neighbours
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sfumato.potentials.mindscaip import MinDScAIPPotential
+
+
+RESULTS = ("energy", "forces", "stress")
 
 
 def torchsim(potential: MinDScAIPPotential, skin: float, stress: bool) -> Any:
@@ -34,7 +38,6 @@ def torchsim(potential: MinDScAIPPotential, skin: float, stress: bool) -> Any:
     from sfumato.models.mindscaip import evaluate
 
     try:
-        torch_sim = import_module("torch_sim")
         interface: Any = import_module("torch_sim.models.interface").ModelInterface
     except ModuleNotFoundError as error:
         raise ValueError(
@@ -52,27 +55,36 @@ def torchsim(potential: MinDScAIPPotential, skin: float, stress: bool) -> Any:
             self._memory_scales_with = "n_atoms"
             self.neighbours = Neighbours(potential.model.config.graph, skin)
 
-        def forward(self, state: Any, **_: Any) -> dict[str, Tensor]:
+        def forward(self, state: Any, **__: Any) -> dict[str, Tensor]:
             """Return energy (G,), forces (N, 3) and, if asked for, stress (G, 3, 3) of a state."""
-            if isinstance(state, dict):
-                state = torch_sim.SimState(**{"masses": torch.ones_like(state["atomic_numbers"]), **state})
-            positions, cell = state.positions.detach().double(), state.row_vector_cell.detach().double()
-            # One flag for all directions in older versions, one for each in newer ones.
-            pbc = torch.as_tensor(state.pbc, dtype=torch.bool, device=positions.device).expand(len(cell), 3)
+            state = SimpleNamespace(**state) if isinstance(state, dict) else state
+            arrays = _arrays(state)
+            positions, cell, pbc, numbers, _ = arrays
             if stress and not bool(pbc.all()):
                 raise ValueError(
-                    f"{potential.name}: stress needs three periodic directions; for molecules and slabs "
-                    "make the model with stress=False"
+                    f"{potential.name}: stress needs three periodic directions; otherwise use stress=False"
                 )
-            numbers = state.atomic_numbers.long()
-            potential.check_elements(numbers.unique().tolist())
-            topology = self.neighbours.topology(positions, cell, pbc, numbers, state.system_idx)
+            potential.check_elements(torch.unique(numbers).tolist())
+            topology = self.neighbours.topology(*arrays)
             # Out of memory is left as it comes: batchers look for it to find out what fits.
             found = evaluate(self.network, topology, positions, cell, stress=stress)
-            answer = {"energy": found.energy, "forces": found.forces, "stress": found.stress}
-            result = {key: value.to(state.dtype) for key, value in answer.items() if value is not None}
+            answer = {
+                key: value for key, value in vars(found).items() if key in RESULTS and value is not None
+            }
+            result = {key: value.to(state.positions.dtype) for key, value in answer.items()}
             if not all(bool(value.isfinite().all()) for value in result.values()):
                 raise ValueError(f"{potential.name}: a prediction is not a finite number")
             return result
 
     return MinDScAIPModel()
+
+
+def _arrays(state: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return positions, cells, periodic directions, atomic numbers and systems of a state."""
+    import torch
+
+    # TorchSim has lattice vectors in columns.
+    positions, cell = state.positions.detach().double(), state.cell.detach().double().mT
+    # One flag for all directions in older versions of TorchSim, one for each in newer ones.
+    pbc = torch.as_tensor(state.pbc, dtype=torch.bool, device=positions.device).expand(len(cell), 3)
+    return positions, cell, pbc, state.atomic_numbers.long(), state.system_idx
