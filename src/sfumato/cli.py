@@ -40,6 +40,16 @@ def demo(*, out: Annotated[Path, Parameter(help="Folder for records and report."
     return commands.demo(out)
 
 
+@app.command
+def check(
+    model: Annotated[str, Parameter(help="A name, file.py:factory, or mindscaip:nano; see `sfumato list`.")],
+    *,
+    json: Json = None,
+) -> int:
+    """Run a potential through the contract: symmetries, derivatives, smoothness; exit 0 if it holds."""
+    return commands.check(model, json)
+
+
 @run.command(name="bsct")
 def run_bsct(*, options: Annotated[commands.RunOptions, Flat]) -> int:
     """Bond Smoothness Characterization Test: predict bond scans, measure their smoothness."""

@@ -9,6 +9,7 @@ from sfumato.commands.campaigns import (
     plan_scan,
     scan_build,
 )
+from sfumato.commands.contract import check
 from sfumato.commands.runs import RunOptions, Selection, compare, demo, plan_bsct, report, run_bsct
 from sfumato.commands.sets import data_check, data_convert, data_get, data_import, data_list, list_names
 
@@ -18,6 +19,7 @@ __all__ = [
     "RunOptions",
     "SamplingOptions",
     "Selection",
+    "check",
     "compare",
     "data_check",
     "data_convert",
