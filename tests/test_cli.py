@@ -284,3 +284,17 @@ def test_structures_of_others_become_a_checked_training_set(folder):
     assert wrong.returncode == 2
     assert "force" in wrong.stderr
     assert not (folder / "b.h5").exists()
+
+
+def test_the_contract_passes_what_is_smooth_and_fails_what_is_not(folder):
+    good = sfumato(folder, "check", "lj", "--json", "c.json")
+    assert good.returncode == 0, good.stderr
+    assert "lj keeps the contract" in good.stdout
+    assert max(map(len, good.stdout.splitlines())) <= 80
+    assert json.loads((folder / "c.json").read_text())["passed"] is True
+    bad = sfumato(folder, "check", "lj-neighbour-cap")
+    assert bad.returncode == 1, bad.stderr
+    assert "breaks the contract: neighbour swap" in bad.stdout
+    unknown = sfumato(folder, "check", "lj-hard-cutof")
+    assert unknown.returncode == 2
+    assert "lj-hard-cutoff" in unknown.stderr
