@@ -171,8 +171,8 @@ class Bench:
         """Evaluate a batch as it is, count its structures, and note if the potential changed its input."""
         systems = len(batch)
         handed = Batch(*(np.array(getattr(batch, n)) for n in batch.__dataclass_fields__))
-        found = self.potential.predict(handed)
         self.evaluations += systems
+        found = self.potential.predict(handed)
         self.mutated += not same(handed, batch)
         if len(found.energy) != systems or len(found.forces) != len(batch.numbers):
             raise ValueError(
@@ -265,18 +265,18 @@ class Bench:
         elif known:
             known = sorted(int(z) for z in known)
             palettes = (*(p for p in palettes if set(p) <= set(known)), tuple(known[:2]))
-        reason = ""
+        reasons: list[str] = []
         for palette in palettes:
             for make in (structures.molecule, lambda p: structures.crystal(p, self.rng("crystal"))):
                 try:
                     self.point(make(palette))
                 except Exception as error:  # noqa: BLE001 (calculators raise anything for unknown elements)
-                    reason = f"{type(error).__name__}: {error}"
+                    reasons.append(f"{type(error).__name__}: {error}")
                 else:
                     return palette
         raise ValueError(
             f"{self.potential.name}: none of the test structures can be evaluated; name elements it knows "
-            f"(setting `elements`). The last attempt raised {reason}"
+            f"(setting `elements`). It raised {'; '.join(dict.fromkeys(reasons[-2:]))}"
         )
 
     # --- noise and tolerances

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from sfumato.potentials.potential import Potential
 
 _SYMMETRY = (
-    "equal but for rounding: 1e-10 in double precision, 1e-4 in single, where sums are rounded in another "
-    "order; plus ten times the potential's own noise"
+    "equal but for rounding: 1e-10 eV and eV/Å in double precision, 1e-4 in single, since sums are taken in "
+    "another order; plus ten times the potential's own noise"
 )
 _RELATIVE = (
-    "1e-6 of the typical value, what differences of a function rounded to 16 digits resolve; plus ten times "
-    "the potential's noise divided by the step"
+    "1e-6 of the size of what is compared, which differences of a function of 16 digits resolve; plus ten "
+    "times the potential's noise divided by the step"
 )
 _JUMPS = (
     "1e-10 eV, 1e-8 eV/Å, 1e-5 eV/Å²: what rounding leaves of a continuous function of each order; plus ten "
@@ -95,7 +95,7 @@ CHECKS: tuple[Check, ...] = (
         "closed loop",
         "the force does no work on a closed path",
         derivatives.closed_loop,
-        "1e-6 of typical force times length; plus ten times the noise of the quadrature",
+        "what an error of 1e-6 of the typical force does that changes over 0.1 Å; plus ten times the noise",
     ),
     Check("jacobian", "∂F/∂x is symmetric: the force has no curl", derivatives.jacobian, _RELATIVE),
     Check(

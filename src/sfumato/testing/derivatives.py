@@ -17,7 +17,7 @@ DIRECTIONS = {"molecule": 3, "cluster": 1, "crystal": 2, "slab": 1}
 PER_STRAIN = 5.0
 """Å by which the images that matter move for a strain of 1."""
 
-LOOP = {"double": 3e-3, "single": 0.03}
+LOOP = {"double": 3e-4, "single": 0.03}
 """Å, radius of a closed loop, of all atoms together: small, like the steps of derivatives."""
 
 LOOP_POINTS = 24
@@ -74,17 +74,20 @@ def strained(base: System, a: int, b: int, amount: float) -> System:
 def closed_loop(bench: Bench) -> Iterator[Measured]:
     """The work of the force along a closed loop is zero, whatever the energy says."""
     theta, radius = 2 * np.pi * np.arange(LOOP_POINTS) / LOOP_POINTS, LOOP[bench.precision]
+    length = 2 * np.pi * radius
     for kind, base in bench.available("molecule", "crystal").items():
-        u, v = _orthonormal(bench.direction(base, 1), bench.direction(base, 2))
-        loop = [along(base, np.cos(t) * u + np.sin(t) * v, radius) for t in theta]
-        tangents = [np.cos(t) * v - np.sin(t) * u for t in theta]
-        forces = [point.forces for point in bench.points(loop)]
-        power = np.array([(f * t).sum() for f, t in zip(forces, tangents, strict=True)])
-        length = 2 * np.pi * radius
-        typical = max(float(np.sqrt(np.mean(np.square(forces)))), 1e-3)
-        noise = bench.floor(base).roughness[1] * length / np.sqrt(LOOP_POINTS)
-        tolerance = RELATIVE * typical * length + MARGIN * float(noise)
-        yield Measured(abs(float(power.mean())) * length, tolerance, "eV", kind)
+        floor = bench.floor(base)
+        noise = floor.force / np.sqrt(LOOP_POINTS)
+        for k in (1, 5):
+            u, v = _orthonormal(bench.direction(base, k), bench.direction(base, k + 1))
+            loop = [along(base, np.cos(t) * u + np.sin(t) * v, radius) for t in theta]
+            tangents = [np.cos(t) * v - np.sin(t) * u for t in theta]
+            forces = [point.forces for point in bench.points(loop)]
+            power = np.array([(f * t).sum() for f, t in zip(forces, tangents, strict=True)])
+            typical = max(float(np.sqrt(np.mean(np.square(forces)))), 1e-3)
+            smooth = (RELATIVE * typical + MARGIN * floor.inexact) * radius / VARIES
+            tolerance = length * float(smooth + MARGIN * noise)
+            yield Measured(abs(float(power.mean())) * length, tolerance, "eV", kind)
 
 
 def _orthonormal(u: Floats, v: Floats) -> tuple[Floats, Floats]:

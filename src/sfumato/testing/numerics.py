@@ -95,8 +95,7 @@ def ridders(steps: Floats, above: Floats, below: Floats) -> Derivative:
 def jumps(values: Floats, width: float) -> tuple[float, float]:
     """Return by how much a function and its slope jump at 0: right-hand limits minus left-hand ones.
 
-    Each side is continued to 0 by a parabola; where the function is smooth the two errors vanish as width³
-    and width².
+    Each side is continued to 0 by a parabola; where the function is smooth both vanish as width³.
 
     Args:
         values: (6, …) at `STENCIL` times `width`.

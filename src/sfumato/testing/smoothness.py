@@ -62,7 +62,7 @@ DIRECTIONS = 64
 """Tried for each part."""
 
 NEAREST = 1.5
-"""Å; no closer than this to another part, for electrons that have to converge."""
+"""Å; no closer than this to another part that was farther away, for electrons that have to converge."""
 
 EXPLAINED = 1e-3
 """Å; a jump with a pair at a known cutoff, to within this, is that cutoff's."""
@@ -393,5 +393,6 @@ def _room(base: System, part: Ints, arm: Floats) -> float:
     steps = np.linspace(0, LONGEST, 21)[:, None, None]
     going = (base.positions[part] + steps * arm)[:, :, None]
     distance = np.linalg.norm(going - base.positions[others], axis=-1)
-    blocked = (distance < np.maximum(ROOM * bonds, NEAREST)).any(axis=(1, 2))
+    nearest = min(NEAREST, 0.9 * float(distance[0].min()))
+    blocked = (distance < np.maximum(ROOM * bonds, nearest)).any(axis=(1, 2))
     return LONGEST if not blocked.any() else float(steps[max(int(np.argmax(blocked)) - 1, 0), 0, 0])
