@@ -47,7 +47,7 @@ class Tokens:
 
     def mean(self, values: Tensor) -> Tensor:
         """Return (G, …) the mean of (N, …) values over the atoms of each structure."""
-        count = self.over_atoms(torch.ones_like(values[:, 0])).clamp(min=1)
+        count = self.over_atoms(values.new_ones(len(values))).clamp(min=1)
         return self.over_atoms(values) / count.view(-1, *[1] * (values.dim() - 1))
 
 
