@@ -68,6 +68,14 @@ def test_direct_stress_is_symmetric_and_intensive(directional):
 
 
 @both
+def test_direct_stress_does_not_feel_the_company(directional):
+    of, system = model(directional=directional, **EVERYTHING), crystal()
+    alone, among = asked(of, system).stress, asked(of, system, system, system).stress
+    assert (among.shape, alone.shape) == ((3, 3, 3), (1, 3, 3))
+    assert (among - alone).abs().max() < 1e-12
+
+
+@both
 def test_direct_forces_are_smooth(directional):
     """Fourth differences of a force as an atom goes over the cutoff of others: h and h/2 agree."""
     of, base = model(directional=directional, direct_forces=True), molecule(8, spread=1.6)
