@@ -271,11 +271,11 @@ def test_training_gradients_are_the_change_of_the_loss(directional):
 
 
 @both
-def test_plain_and_checkpointed_and_blocked_are_one_model(directional):
+def test_every_method_is_one_model(directional):
     of = model(directional=directional)
     ready = prepare(of, Batch.of([molecule(), molecule(5, seed=3)]))
     found = []
-    for method, checkpointing in (("blocked", False), ("plain", False), ("blocked", True)):
+    for method, checkpointing in (("plain", False), ("blocked", False), ("blocked", True)):
         of.method, of.checkpointing = method, checkpointing
         of.zero_grad()
         out = evaluate(of, ready.topology, ready.positions, ready.cell, create_graph=True)
@@ -285,6 +285,22 @@ def test_plain_and_checkpointed_and_blocked_are_one_model(directional):
     for other in found[1:]:
         for one, same in zip(found[0], other, strict=True):
             assert (one - same).abs().max() < 1e-12 * max(1.0, one.abs().max())
+
+
+def test_training_under_autocast_gives_the_gradient_to_two_digits():
+    """Linear maps in bfloat16, which has eight bits; observed 0.6 % off."""
+    of = model(torch.float32)
+    ready = prepare(of, Batch.of([molecule()]))
+
+    def gradient(enabled):
+        of.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled):
+            found = evaluate(of, ready.topology, ready.positions, ready.cell, create_graph=True)
+        (found.forces.square().sum() + found.energy.sum()).backward()
+        return torch.cat([p.grad.flatten() for p in of.parameters() if p.grad is not None])
+
+    exact, rough = gradient(False), gradient(True)
+    assert 0 < (rough - exact).norm() < 0.05 * exact.norm()
 
 
 def test_the_same_seed_is_the_same_model_and_nothing_global_is_touched():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ Totals = dict[str, Tensor] | None
 Rows = slice | Tensor
 
 
-def attend_rows(x: Tensor, window: Window, scale: float, weights: Weights) -> Tensor:
+def attend_rows(x: Tensor, window: Window, scale: float, weights: Weights, keep: bool = True) -> Tensor:
     """Return x + W attention(norm x), differentiable twice, but not twice by the weights.
 
     Args:
@@ -45,11 +45,12 @@ def attend_rows(x: Tensor, window: Window, scale: float, weights: Weights) -> Te
         window: which rows attend to each other, and its biases.
         scale: 1/(τ√d).
         weights: `qkv.weight`, `qkv.bias`, `out.weight`, `out.bias` and, with an angular bias, `angles`.
+        keep: intermediate results for the gradient; else they are computed again, from x alone.
     """
-    return _apply(x, window.bias, window.cosine, _AttentionPlan(window, scale), weights)
+    return _apply(x, window.bias, window.cosine, _AttentionPlan(keep, window, scale), weights)
 
 
-def feed_rows(x: Tensor, nodes: int, gated: bool, weights: Weights) -> Tensor:
+def feed_rows(x: Tensor, nodes: int, gated: bool, weights: Weights, keep: bool = True) -> Tensor:
     """Return x + W₂ f(W₁ norm x), differentiable twice, but not twice by the weights.
 
     Args:
@@ -57,8 +58,9 @@ def feed_rows(x: Tensor, nodes: int, gated: bool, weights: Weights) -> Tensor:
         nodes: how many of the first rows have weights of their own, `node.…`; 0 for none.
         gated: f is gated, else SiLU.
         weights: `edge.up.weight`, … and, where nodes are apart, `node.up.weight`, ….
+        keep: intermediate results for the gradient; else they are computed again, from x alone.
     """
-    return _apply(x, None, None, _FeedPlan(nodes, gated), weights)
+    return _apply(x, None, None, _FeedPlan(keep, nodes, gated), weights)
 
 
 class _Linear:
@@ -194,6 +196,9 @@ class _Attend:
 class _Plan(Protocol):
     """Which pieces there are, each with its rows and the atoms whose biases it sees."""
 
+    @property
+    def keep(self) -> bool: ...
+
     def pieces(
         self, x: Tensor, bias: Tensor | None, weights: Weights, total: Totals
     ) -> Iterator[tuple[Rows, slice, _Piece]]: ...
@@ -201,6 +206,7 @@ class _Plan(Protocol):
 
 @dataclass(frozen=True)
 class _AttentionPlan:
+    keep: bool
     window: Window
     scale: float
 
@@ -219,6 +225,7 @@ class _AttentionPlan:
 
 @dataclass(frozen=True)
 class _FeedPlan:
+    keep: bool
     nodes: int
     gated: bool
 
@@ -293,12 +300,13 @@ class _Blocked(Function):
         y = torch.empty_like(x)
         states: list[Tensor | None] = []
         size = 0
-        again = any(ctx.needs_input_grad)
+        keep = plan.keep and any(ctx.needs_input_grad)
         for rows, _, piece in plan.pieces(x, bias, dict(zip(names, weights)), None):
             values, state = piece.forward(_rows(x, rows))
             _put(y, rows, values)
-            size = len(state)
-            states += state if again else []
+            if keep:
+                size = len(state)
+                states += state
         ctx.kept = _Kept(plan, names, size)
         ctx.save_for_backward(x, bias, cosine, *weights, *states)
         return y
@@ -328,10 +336,11 @@ class _BlockedPull(Function):
         kept, total, again, states = static
         found = _Found(x, bias, cosine)
         pulled: list[Tensor] = []
-        size = width = kept.state
+        size, width = kept.state, 0
         pieces = kept.plan.pieces(x, bias, dict(zip(kept.names, weights)), total)
         for step, (rows, atoms, piece) in enumerate(pieces):
-            by, more = piece.pull(_rows(grad, rows), states[step * size : (step + 1) * size])
+            state = states[step * size : (step + 1) * size] or _state(piece, x, rows)
+            by, more = piece.pull(_rows(grad, rows), state)
             found.put(rows, atoms, by)
             width = len(more)
             pulled += more if again else []
@@ -359,13 +368,18 @@ class _BlockedPull(Function):
         pieces = kept.plan.pieces(x, bias, dict(zip(kept.names, weights)), total)
         for step, (rows, atoms, piece) in enumerate(pieces):
             a = _Gradient(_rows(to_x, rows), *(None if t is None else t[atoms] for t in along[1:3]))
-            state = states[step * kept.state : (step + 1) * kept.state]
+            state = states[step * kept.state : (step + 1) * kept.state] or _state(piece, x, rows)
             more = pulled[step * kept.pulled : (step + 1) * kept.pulled]
             by_rows, by = piece.second(a, _rows(grad, rows), state, more)
             _put(by_grad, rows, by_rows)
             found.put(rows, atoms, by)
         weights_by = (None if total is None else total[name] for name in kept.names)
         return by_grad, *found.all, None, *weights_by
+
+
+def _state(piece: _Piece, x: Tensor, rows: Rows) -> list[Tensor]:
+    """Return what the forward pass did not keep."""
+    return cast("list[Tensor]", piece.forward(_rows(x, rows))[1])
 
 
 class _Found:

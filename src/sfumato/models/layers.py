@@ -90,12 +90,14 @@ class Block(nn.Module):
         self.feed = nn.ModuleDict(feeds)
         self.gated = config.gated
 
-    def forward(self, x: Tensor, window: Window, method: Method) -> Tensor:
-        """Update (T, C) tokens, the self tokens first."""
+    def forward(self, x: Tensor, window: Window, method: Method, keep: bool = True) -> Tensor:
+        """Update (T, C) tokens, the self tokens first; see `attend_rows` for `keep`."""
         nodes = len(window.bias) if "node" in self.feed else 0
-        if method == "blocked":
-            x = attend_rows(x, window, self.attention.scale, dict(self.attention.named_parameters()))
-            return feed_rows(x, nodes, self.gated, dict(self.feed.named_parameters()))
+        # Under autocast operations differ in precision among each other; the blocked ones keep to one.
+        if method == "blocked" and not torch.is_autocast_enabled(x.device.type):
+            attention, feed = (dict(part.named_parameters()) for part in (self.attention, self.feed))
+            x = attend_rows(x, window, self.attention.scale, attention, keep)
+            return feed_rows(x, nodes, self.gated, feed, keep)
         x = x + self.attention(normalise(x), window)
         h = normalise(x)
         if not nodes:
@@ -121,9 +123,9 @@ class Layer(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, windows: tuple[Window, Window], method: Method
+        self, x: Tensor, windows: tuple[Window, Window], method: Method, keep: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         """Return the (T, C) tokens and what this layer adds to the (N, C) node vectors."""
-        x = self.arriving(self.leaving(x, windows[0], method), windows[1], method)
+        x = self.arriving(self.leaving(x, windows[0], method, keep), windows[1], method, keep)
         n = len(windows[0].bias)
         return x, None if self.readout is None else self.readout(normalise(x[:n]))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from sfumato.graph.layout import Geometry, Topology, differentiable_stage, index_stage
 from sfumato.models.attention import NEVER, Table, Window
@@ -62,7 +61,8 @@ class MinDScAIP(nn.Module):
 
     `reference` (energies of lone atoms, eV) and `scale` (eV and eV/Å) set the units of its output; both stay
     in double precision whatever the weights have. `method` and `checkpointing` are ways of computing the
-    same: see `attend`, and recompute layers in the backward pass to save memory.
+    same: "blocked" in single operations, "plain" in torch operations that can be differentiated any number
+    of times; with `checkpointing` the blocked ones keep their inputs only and compute the rest again.
 
     Args:
         config: what it is made of.
@@ -150,10 +150,7 @@ class MinDScAIP(nn.Module):
         windows = _windows(topology, geometry, direction, self.config, self.dtype)
         nodes = None
         for layer in self.layers:
-            if self.checkpointing:
-                x, read = checkpoint(layer, x, windows, self.method, use_reentrant=False)
-            else:
-                x, read = layer(x, windows, self.method)
+            x, read = layer(x, windows, self.method, not self.checkpointing)
             if read is not None:
                 nodes = read if nodes is None else nodes + read
         nodes = x[:n] if nodes is None else nodes + x[:n]
