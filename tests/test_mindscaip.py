@@ -287,6 +287,24 @@ def test_every_method_is_one_model(directional):
             assert (one - same).abs().max() < 1e-12 * max(1.0, one.abs().max())
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("create_graph", [True, False])
+def test_checkpointing_changes_no_bit_whether_weights_are_trained_or_not(dtype, trained, create_graph):
+    of = model(dtype).requires_grad_(trained)
+    ready = prepare(of, Batch.of([molecule(), molecule(5, seed=3)]))
+    found = []
+    for of.checkpointing in (False, True):
+        out = evaluate(of, ready.topology, ready.positions, ready.cell, create_graph=create_graph)
+        if create_graph and trained:
+            of.zero_grad()
+            out.forces.square().sum().backward()
+            found.append([out.energy, out.forces, of.layers[0].leaving.attention.qkv.weight.grad.clone()])
+        else:
+            found.append([out.energy, out.forces])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_training_under_autocast_gives_the_gradient_to_two_digits():
     """Linear maps in bfloat16, which has eight bits; observed 0.6 % off."""
     of = model(torch.float32)

@@ -8,8 +8,7 @@ import torch
 
 from sfumato.graph.layout import Geometry, differentiable_stage
 from sfumato.graph.settings import GraphSettings
-from sfumato.models import mindscaip
-from sfumato.models.attention import NEVER
+from sfumato.models import mindscaip, windows
 from sfumato.models.mindscaip import evaluate, prepare
 from sfumato.systems import Batch, System
 from tests.tiny_models import DIRECTIONAL, GRAPH, crystal, energy, model, molecule, moved, said
@@ -91,7 +90,7 @@ def test_the_hard_rank_jumps(directional):
 
 @both
 def test_without_the_self_token_to_take_the_weight_the_energy_jumps(monkeypatch, directional):
-    monkeypatch.setattr(mindscaip, "SELF_BIAS", NEVER)
+    monkeypatch.setattr(windows, "SELF_BIAS", windows.NEVER)
     assert diverges(roughness(model(directional=directional), *PATHS["visitor"]))
 
 

@@ -1,7 +1,7 @@
 """Attention among the tokens of one atom, each key weighted by its envelope.
 
-Tokens are the rows of one packed array, self tokens first, then edges. A `Window` says which rows attend to
-each other: those with the same source, or those with the same destination. Weights are
+Tokens are the rows of one packed array, self tokens first, then edges. A window holds those with the same
+source, or those with the same destination. Weights are
 
     P_ab ∝ e_b exp(q_a·k_b/(τ√d) + Σ_l w_l P_l(cos θ_ab)),
 
@@ -11,129 +11,14 @@ the others leave, also when it is alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sfumato.models.harmonics import legendre_slope
-
-NEVER = -1e30
-"""Stands for log 0: its exponential is exactly 0 as that of −∞ is, but no difference of two is NaN."""
-
-LANES = 16
-"""Windows are padded to a multiple of this: a softmax over 14 takes ten times as long as one over 16."""
-
-HOT = {"cpu": 2**19, "cuda": 2**40}
-"""Numbers of one kind worked on at once: on a CPU what stays in its cache from one operation to the next."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """The windows of some atoms that are worked on together, on an array of their rows alone.
-
-    Args:
-        atoms: which atoms.
-        rows: (t,) their rows in the packed array: n self tokens, then edges, window by window.
-        take: (n·H·K) where in (t, 3, H), third 0, a place of a window is found; some row where it is empty.
-        take_one: the same in (t, H).
-        collect: (t·3·H) where in (3, n, H, K) each row lies.
-        collect_one: (t·H) where in (n, H, K).
-        present: (n, 1, K, 1) one, or zero in empty places.
-    """
-
-    atoms: slice
-    rows: Tensor
-    take: Tensor
-    take_one: Tensor
-    collect: Tensor
-    collect_one: Tensor
-    present: Tensor
-
-
-@dataclass(frozen=True)
-class Table:
-    """Which rows of the packed tokens attend to each other.
-
-    Args:
-        slots: (N, K) rows of every atom; T in empty places.
-        place: (T,) where each row lies in `slots`, counted row by row.
-        present: (N, K) one, or zero in empty places.
-        parts: the same, cut into pieces that stay in the cache.
-    """
-
-    slots: Tensor
-    place: Tensor
-    present: Tensor
-    parts: tuple[Part, ...]
-
-    @classmethod
-    def of(cls, slots: Tensor, n_rows: int, heads: int, width: int, dtype: torch.dtype) -> Table:
-        """Make the table of a neighbourhood.
-
-        Args:
-            slots: (N, K) rows, `n_rows` in empty places; the self token first.
-            n_rows: T.
-            heads: H.
-            width: C, for the size of the parts.
-            dtype: of the tokens.
-        """
-        n, k = slots.shape
-        k = -(-k // LANES) * LANES
-        slots = torch.nn.functional.pad(slots, (0, k - slots.shape[1]), value=n_rows)
-        there = slots < n_rows
-        device = slots.device
-        place = torch.empty(n_rows, dtype=torch.long, device=device)
-        place[slots[there]] = torch.nonzero(there.view(-1))[:, 0]
-        present = there.to(dtype)
-        # Edges in the order of the windows, and how many of them come before each atom.
-        edges = there[:, 1:]
-        rows, (atom, slot) = slots[:, 1:][edges], torch.nonzero(edges, as_tuple=True)
-        before = [0, *edges.sum(1).cumsum(0).tolist()]
-        number = torch.where(edges, edges.reshape(-1).cumsum(0).view_as(edges) - 1, -1)
-        head = torch.arange(heads, device=device)
-        lies = torch.cat([place[:n], atom * k + slot + 1])
-        lies = (lies.div(k, rounding_mode="floor")[:, None] * heads + head) * k + (lies % k)[:, None]
-        step = max(1, HOT.get(device.type, HOT["cpu"]) // (k * width))
-        parts = []
-        for start in range(0, n, step):
-            stop = min(start + step, n)
-            first, last, size = before[start], before[stop], stop - start
-            local = torch.zeros(size, k, dtype=torch.long, device=device)
-            local[:, 0] = torch.arange(size, device=device)
-            local[:, 1:] = (number[start:stop] + (size - first)).clamp_(min=0)
-            of_rows = torch.cat([lies[start:stop], lies[n + first : n + last]]) - start * heads * k
-            third = torch.arange(3, device=device)[:, None] * (size * heads * k)
-            parts.append(
-                Part(
-                    slice(start, stop),
-                    torch.cat([slots[start:stop, 0], rows[first:last]]),
-                    (local[:, None, :] * (3 * heads) + head[:, None]).view(-1),
-                    (local[:, None, :] * heads + head[:, None]).view(-1),
-                    (of_rows[:, None, :] + third).view(-1),
-                    of_rows.view(-1),
-                    present[start:stop, None, :, None],
-                )
-            )
-        return cls(slots, place, present, tuple(parts))
-
-
-@dataclass(frozen=True)
-class Window:
-    """A table with what depends on the geometry.
-
-    Args:
-        table: the rows.
-        bias: (N, K) log e, `NEVER` or less in empty places.
-        cosine: (N, K, K) of the angles between edges; None without an angular bias.
-        angles: (N, degree + 1, K, K) their Legendre polynomials, zero for self tokens and empty places.
-    """
-
-    table: Table
-    bias: Tensor
-    cosine: Tensor | None = None
-    angles: Tensor | None = None
+from sfumato.models.windows import Part, Window
 
 
 class Bias(NamedTuple):
@@ -158,12 +43,14 @@ class BiasGradient(NamedTuple):
     weights: Tensor | None
 
 
-def attend(qkv: Tensor, window: Window, weights: Tensor | None, heads: int, scale: float) -> Tensor:
+def attend(
+    qkv: Tensor, windows: Sequence[Window], weights: Tensor | None, heads: int, scale: float
+) -> Tensor:
     """Return the attention of every token to those of its window, in plain operations.
 
     Args:
         qkv: (T, 3·H·d) queries, keys and values, heads inside each.
-        window: N windows of K places.
+        windows: of all atoms, by size.
         weights: (H, degree + 1) of the Legendre polynomials; None without an angular bias.
         heads: H.
         scale: 1/(τ√d), of the products of queries and keys only.
@@ -173,15 +60,17 @@ def attend(qkv: Tensor, window: Window, weights: Tensor | None, heads: int, scal
 
     Source: Liu et al. 2026, Section 5.1 (temperature).
     """
-    table = window.table
-    n, k = table.slots.shape
-    rows = torch.where(table.present > 0, table.slots, 0)  # weight zero as keys, dropped as queries
-    q, key, v = qkv[rows].view(n, k, 3, heads, -1).permute(2, 0, 3, 1, 4)
-    logits = scale * q @ key.transpose(-1, -2) + window.bias[:, None, None, :]
-    if window.angles is not None and weights is not None:
-        logits = logits + torch.einsum("hl,nlab->nhab", weights, window.angles)
-    out = logits.softmax(-1) @ v
-    found: Tensor = out.transpose(1, 2).reshape(n * k, -1)[table.place]
+    found = qkv.new_zeros(len(qkv), qkv.shape[1] // 3)
+    for window in windows:
+        table = window.table
+        n, k = table.slots.shape
+        rows = torch.where(table.present > 0, table.slots, 0)  # weight zero as keys, dropped as queries
+        q, key, v = qkv[rows].view(n, k, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        logits = scale * q @ key.transpose(-1, -2) + window.bias[:, None, None, :]
+        if window.angles is not None and weights is not None:
+            logits = logits + torch.einsum("hl,nlab->nhab", weights, window.angles)
+        out = (logits.softmax(-1) @ v).transpose(1, 2).reshape(n * k, -1)
+        found = found.index_copy(0, table.rows, out[table.place])
     return found
 
 

@@ -18,16 +18,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from sfumato.models import calculus
-from sfumato.models.attention import (
-    HOT,
-    Bias,
-    BiasGradient,
-    Part,
-    Window,
-    attention,
-    attention_pull,
-    attention_second,
-)
+from sfumato.models.attention import Bias, BiasGradient, attention, attention_pull, attention_second
+from sfumato.models.windows import HOT, Part, Window, Windows
 
 KEEP = 2**18
 """Up to so many attention weights of one part are kept for the gradient; more are computed again."""
@@ -37,17 +29,20 @@ Totals = dict[str, Tensor] | None
 Rows = slice | Tensor
 
 
-def attend_rows(x: Tensor, window: Window, scale: float, weights: Weights, keep: bool = True) -> Tensor:
+def attend_rows(x: Tensor, windows: Windows, scale: float, weights: Weights, keep: bool = True) -> Tensor:
     """Return x + W attention(norm x), differentiable twice, but not twice by the weights.
 
     Args:
         x: (T, C).
-        window: which rows attend to each other, and its biases.
+        windows: which rows attend to each other, and their biases; every row is in one of them.
         scale: 1/(τ√d).
         weights: `qkv.weight`, `qkv.bias`, `out.weight`, `out.bias` and, with an angular bias, `angles`.
         keep: intermediate results for the gradient; else they are computed again, from x alone.
     """
-    return _apply(x, window.bias, window.cosine, _AttentionPlan(keep, window, scale), weights)
+    for window in windows:
+        plan = _AttentionPlan(keep, len(windows) == 1, window, scale)
+        x = _apply(x, window.bias, window.cosine, plan, weights)
+    return x
 
 
 def feed_rows(x: Tensor, nodes: int, gated: bool, weights: Weights, keep: bool = True) -> Tensor:
@@ -60,7 +55,7 @@ def feed_rows(x: Tensor, nodes: int, gated: bool, weights: Weights, keep: bool =
         weights: `edge.up.weight`, … and, where nodes are apart, `node.up.weight`, ….
         keep: intermediate results for the gradient; else they are computed again, from x alone.
     """
-    return _apply(x, None, None, _FeedPlan(keep, nodes, gated), weights)
+    return _apply(x, None, None, _FeedPlan(keep, True, nodes, gated), weights)
 
 
 class _Linear:
@@ -197,7 +192,14 @@ class _Plan(Protocol):
     """Which pieces there are, each with its rows and the atoms whose biases it sees."""
 
     @property
-    def keep(self) -> bool: ...
+    def keep(self) -> bool:
+        """Whether the forward pass keeps what the gradient needs."""
+        ...
+
+    @property
+    def whole(self) -> bool:
+        """Whether the pieces have all rows; the others stay as they are."""
+        ...
 
     def pieces(
         self, x: Tensor, bias: Tensor | None, weights: Weights, total: Totals
@@ -207,6 +209,7 @@ class _Plan(Protocol):
 @dataclass(frozen=True)
 class _AttentionPlan:
     keep: bool
+    whole: bool
     window: Window
     scale: float
 
@@ -226,6 +229,7 @@ class _AttentionPlan:
 @dataclass(frozen=True)
 class _FeedPlan:
     keep: bool
+    whole: bool
     nodes: int
     gated: bool
 
@@ -297,7 +301,7 @@ class _Blocked(Function):
         names: tuple[str, ...],
         *weights: Tensor,
     ) -> Tensor:
-        y = torch.empty_like(x)
+        y = _start(plan, x)
         states: list[Tensor | None] = []
         size = 0
         keep = plan.keep and any(ctx.needs_input_grad)
@@ -334,7 +338,7 @@ class _BlockedPull(Function):
         *weights: Tensor,
     ) -> tuple[Tensor | None, ...]:
         kept, total, again, states = static
-        found = _Found(x, bias, cosine)
+        found = _Found(_start(kept.plan, grad), bias, cosine)
         pulled: list[Tensor] = []
         size, width = kept.state, 0
         pieces = kept.plan.pieces(x, bias, dict(zip(kept.names, weights)), total)
@@ -363,8 +367,8 @@ class _BlockedPull(Function):
         weights, rest = rest[: len(kept.names)], rest[len(kept.names) :]
         states, pulled = rest[: ctx.states], rest[ctx.states :]
         total = _totals(ctx, kept.names, weights)
-        by_grad, found = torch.empty_like(x), _Found(x, bias, cosine)
         to_x = torch.zeros_like(x) if along[0] is None else along[0]
+        by_grad, found = _start(kept.plan, to_x), _Found(_start(kept.plan, torch.zeros_like(x)), bias, cosine)
         pieces = kept.plan.pieces(x, bias, dict(zip(kept.names, weights)), total)
         for step, (rows, atoms, piece) in enumerate(pieces):
             a = _Gradient(_rows(to_x, rows), *(None if t is None else t[atoms] for t in along[1:3]))
@@ -382,16 +386,25 @@ def _state(piece: _Piece, x: Tensor, rows: Rows) -> list[Tensor]:
     return cast("list[Tensor]", piece.forward(_rows(x, rows))[1])
 
 
+def _start(plan: _Plan, x: Tensor) -> Tensor:
+    """Return an array for all rows, with those of x where no piece will write."""
+    return torch.empty_like(x) if plan.whole else x.clone()
+
+
 class _Found:
     """Gradients by tokens, log e and cosines, put together from pieces."""
 
-    def __init__(self, *inputs: Tensor | None) -> None:
-        self.all = [None if value is None else torch.empty_like(value) for value in inputs]
+    def __init__(self, x: Tensor, *others: Tensor | None) -> None:
+        self.x = x
+        self.others = [None if value is None else torch.empty_like(value) for value in others]
+
+    @property
+    def all(self) -> list[Tensor | None]:
+        return [self.x, *self.others]
 
     def put(self, rows: Rows, atoms: slice, by: _Gradient) -> None:
-        x, bias, cosine = self.all
-        if x is not None:
-            _put(x, rows, by.x)
+        _put(self.x, rows, by.x)
+        bias, cosine = self.others
         if bias is not None and by.bias is not None:
             bias[atoms] = by.bias
         if cosine is not None and by.cosine is not None:

@@ -103,28 +103,30 @@ def glu_second(a: Tensor, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 class _ScatterRows(Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, index: Tensor, place: Tensor) -> Tensor:
-        ctx.save_for_backward(index, place)
+    def forward(ctx: Any, rows: Tensor, index: Tensor, owners: Tensor, place: Tensor) -> Tensor:
+        ctx.save_for_backward(index, owners, place)
+        ctx.length = len(rows)
         return torch.cat([rows, rows.new_zeros(1, rows.shape[1])]).index_select(0, index)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        found: Tensor = _GatherRows.apply(grad, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
-        return found, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        found: Tensor = _GatherRows.apply(grad, ctx.length, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return found, None, None, None
 
 
 class _GatherRows(Function):
     @staticmethod
-    def forward(ctx: Any, table: Tensor, index: Tensor, place: Tensor) -> Tensor:
-        ctx.save_for_backward(index, place)
-        return table.index_select(0, place)
+    def forward(ctx: Any, table: Tensor, length: int, index: Tensor, owners: Tensor, place: Tensor) -> Tensor:
+        ctx.save_for_backward(index, owners, place)
+        found = table.new_zeros(length, table.shape[1])
+        return found.index_copy_(0, owners, table.index_select(0, place))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return scatter_rows(grad, *ctx.saved_tensors), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return scatter_rows(grad, *ctx.saved_tensors), None, None, None, None
 
 
-def scatter_rows(rows: Tensor, index: Tensor, place: Tensor) -> Tensor:
+def scatter_rows(rows: Tensor, index: Tensor, owners: Tensor, place: Tensor) -> Tensor:
     """Return rows at the places of a table, zero in the empty ones.
 
     As no row lies in two places, the gradient is a selection too: no sums, no atomics.
@@ -132,10 +134,11 @@ def scatter_rows(rows: Tensor, index: Tensor, place: Tensor) -> Tensor:
     Args:
         rows: (T, d).
         index: (M,) which row lies where; T in empty places.
-        place: (T,) where each row lies, each once.
+        owners: (t,) the rows that occur, each once.
+        place: (t,) where each of them lies.
 
     Returns:
         (M, d).
     """
-    found: Tensor = _ScatterRows.apply(rows, index, place)  # type: ignore[no-untyped-call]
+    found: Tensor = _ScatterRows.apply(rows, index, owners, place)  # type: ignore[no-untyped-call]
     return found

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfumato.models.attention import Window, attend
+from sfumato.models.attention import attend
 from sfumato.models.blocked import attend_rows, feed_rows
 from sfumato.models.calculus import EPSILON
 from sfumato.models.config import MinDScAIPConfig
+from sfumato.models.windows import Windows
 
 Method = Literal["blocked", "plain"]
 
@@ -67,10 +68,10 @@ class Attention(nn.Module):
         self.heads = config.heads
         self.scale = 1 / (config.temperature * (inner / config.heads) ** 0.5)
 
-    def forward(self, x: Tensor, window: Window) -> Tensor:
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:
         """Map (T, C) to (T, C)."""
-        weights = None if window.angles is None else functional.pad(self.angles, (1, 0))
-        return self.out(attend(self.qkv(x), window, weights, self.heads, self.scale))  # type: ignore[no-any-return]
+        weights = functional.pad(self.angles, (1, 0)) if hasattr(self, "angles") else None
+        return self.out(attend(self.qkv(x), windows, weights, self.heads, self.scale))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -90,15 +91,15 @@ class Block(nn.Module):
         self.feed = nn.ModuleDict(feeds)
         self.gated = config.gated
 
-    def forward(self, x: Tensor, window: Window, method: Method, keep: bool = True) -> Tensor:
+    def forward(self, x: Tensor, windows: Windows, method: Method, keep: bool = True) -> Tensor:
         """Update (T, C) tokens, the self tokens first; see `attend_rows` for `keep`."""
-        nodes = len(window.bias) if "node" in self.feed else 0
+        nodes = sum(len(window.bias) for window in windows) if "node" in self.feed else 0
         # Under autocast operations differ in precision among each other; the blocked ones keep to one.
         if method == "blocked" and not torch.is_autocast_enabled(x.device.type):
             attention, feed = (dict(part.named_parameters()) for part in (self.attention, self.feed))
-            x = attend_rows(x, window, self.attention.scale, attention, keep)
+            x = attend_rows(x, windows, self.attention.scale, attention, keep)
             return feed_rows(x, nodes, self.gated, feed, keep)
-        x = x + self.attention(normalise(x), window)
+        x = x + self.attention(normalise(x), windows)
         h = normalise(x)
         if not nodes:
             return x + self.feed["edge"](h)  # type: ignore[no-any-return]
@@ -123,9 +124,9 @@ class Layer(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, windows: tuple[Window, Window], method: Method, keep: bool = True
+        self, x: Tensor, windows: tuple[Windows, Windows], method: Method, keep: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         """Return the (T, C) tokens and what this layer adds to the (N, C) node vectors."""
         x = self.arriving(self.leaving(x, windows[0], method, keep), windows[1], method, keep)
-        n = len(windows[0].bias)
+        n = sum(len(window.bias) for window in windows[0])
         return x, None if self.readout is None else self.readout(normalise(x[:n]))

@@ -14,21 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfumato.graph.layout import Geometry, Topology, differentiable_stage, index_stage
-from sfumato.models.attention import NEVER, Table, Window
-from sfumato.models.calculus import scatter_rows
 from sfumato.models.config import ELEMENTS, MinDScAIPConfig
-from sfumato.models.harmonics import gaussians, legendre, smearing, solid_harmonics
+from sfumato.models.harmonics import gaussians, smearing, solid_harmonics
 from sfumato.models.heads import ZBL, Tokens, heads_of
 from sfumato.models.initial import initialise
 from sfumato.models.layers import Layer, Method, normalise
+from sfumato.models.windows import windows
 from sfumato.systems import Batch
-
-SELF_BIAS = 0.0
-"""log e of the self token: it is always there to take the weight that edges lose as they fade."""
-
-FAINT = -60.0
-"""An edge whose log e is below has no weight: 1e-26 of another's is lost in rounding, in double precision and
-in derivatives too, but as a number next to zero it would make single-precision products ten times slower."""
 
 SAME_PLACE = 1e-6
 """Å; two atoms closer than this have no direction from one to the other."""
@@ -147,10 +139,10 @@ class MinDScAIP(nn.Module):
             scaled = (known_forces / self.scale).to(self.dtype)
             x = x + self.heads["encoding"](scaled, unit, topology)
         n = len(topology.numbers)
-        windows = _windows(topology, geometry, direction, self.config, self.dtype)
+        both = windows(topology, geometry, direction, self.config, self.dtype)
         nodes = None
         for layer in self.layers:
-            x, read = layer(x, windows, self.method, not self.checkpointing)
+            x, read = layer(x, both, self.method, not self.checkpointing)
             if read is not None:
                 nodes = read if nodes is None else nodes + read
         nodes = x[:n] if nodes is None else nodes + x[:n]
@@ -199,45 +191,6 @@ def strained(topology: Topology, positions: Tensor, cell: Tensor, strain: Tensor
     small = (strain + strain.transpose(1, 2)) / 2
     positions = positions + (positions[:, :, None] * small[topology.system]).sum(1)
     return positions, cell + (cell[:, :, :, None] * small[:, None]).sum(2)
-
-
-def _windows(
-    topology: Topology, geometry: Geometry, direction: Tensor, config: MinDScAIPConfig, dtype: torch.dtype
-) -> tuple[Window, Window]:
-    """Return the out- and the in-neighbourhoods, with their biases."""
-    n_rows = len(topology.numbers) + len(direction)
-    leaving = Table.of(topology.out_slots, n_rows, config.heads, config.width, dtype)
-    arriving = Table.of(topology.in_slots, n_rows, config.heads, config.width, dtype)
-    first = _window(leaving, topology, geometry, direction, config, dtype)
-    if config.graph.mode == "mutual":
-        # Place by place the reverse of the others: of equal bias, and the angles of two reversed edges too.
-        return first, Window(arriving, first.bias, first.cosine, first.angles)
-    return first, _window(arriving, topology, geometry, direction, config, dtype)
-
-
-def _window(
-    table: Table,
-    topology: Topology,
-    geometry: Geometry,
-    direction: Tensor,
-    config: MinDScAIPConfig,
-    dtype: torch.dtype,
-) -> Window:
-    n, k = table.slots.shape
-    index = table.slots.view(-1)
-    edge = geometry.bias.to(dtype)
-    edge = torch.where(edge > FAINT, edge, NEVER)
-    rows = torch.cat([edge.new_full((n,), SELF_BIAS), edge])
-    bias = scatter_rows(rows[:, None], index, table.place).view(n, k) + (1 - table.present) * (2 * NEVER)
-    if config.directional == "harmonics":
-        return Window(table, bias)
-    rows = torch.cat([direction.new_zeros(n, 3), direction])
-    around = scatter_rows(rows, index, table.place).view(n, k, 3)
-    is_edge = table.present * (table.slots >= n)
-    # In the precision of the geometry: a product of doubles is never rounded to ten bits on a GPU.
-    cosine = torch.bmm(around, around.transpose(1, 2)).to(dtype)
-    mask = is_edge[:, :, None] * is_edge[:, None, :]
-    return Window(table, bias, cosine, legendre(cosine, config.angular_degree, mask))
 
 
 def evaluate(
