@@ -9,6 +9,7 @@ from sfumato.models.pair import PAIRS, ZBL, LennardJones, Morse, PairPotential, 
 from sfumato.protocols import bsct
 from sfumato.protocols.run import run_bsct
 from sfumato.systems import Batch, System
+from tests.tiny_models import crystal, molecule, moved
 
 SMOOTH = ["lj", "morse"]
 CONSERVATIVE = [*SMOOTH, "lj-hard-cutoff", "lj-neighbour-cap"]
@@ -22,22 +23,8 @@ def dimer(r, numbers=(6, 6)):
     return System(numbers, [[0, 0, 0], [0, 0, r]])
 
 
-def cluster(n=12, seed=0, spread=2.2):
-    """Atoms near the sites of a grid: random, never on top of each other."""
-    rng = np.random.default_rng(seed)
-    sites = np.array([(x, y, z) for x in range(3) for y in range(3) for z in range(3)])[:n]
-    return System(rng.choice([1, 6, 7, 8], n), spread * sites + rng.uniform(-0.3, 0.3, (n, 3)))
-
-
-def crystal(seed=1):
-    rng = np.random.default_rng(seed)
-    cell = np.array([[4.2, 0.3, 0.0], [0.0, 4.0, 0.4], [0.2, 0.0, 4.4]])
-    basis = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
-    return System([6, 8, 7, 6], (basis + rng.uniform(-0.05, 0.05, (4, 3))) @ cell, cell, [True] * 3)
-
-
-def moved(system, positions, cell=None):
-    return System(system.numbers, positions, system.cell if cell is None else cell, system.pbc)
+def cluster(n=12, seed=0):
+    return molecule(n, seed, spread=2.2)
 
 
 @pytest.mark.parametrize(("form", "depth"), [(LennardJones(0.7), 0.7), (Morse(3.0, 1.5), 3.0)])

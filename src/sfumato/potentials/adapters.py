@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from sfumato.potentials.potential import FromASE, Potential
-from sfumato.reference.engines import Engine
+from sfumato.reference.engines.engine import Engine
 from sfumato.systems import Batch, Prediction, System
 
 BOX = 60.0

@@ -44,7 +44,7 @@ class Named:
 def _engine(method: str) -> Callable[[str], Potential]:
     def make(_: str) -> Potential:
         from sfumato.potentials.adapters import from_engine
-        from sfumato.reference.engines import TBLite
+        from sfumato.reference.engines.tblite import TBLite
 
         return from_engine(TBLite(method), method.lower())
 

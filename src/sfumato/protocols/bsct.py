@@ -27,6 +27,7 @@ from sfumato.metrics.smoothness import (
 )
 from sfumato.metrics.stats import Estimate, by_stratum, paired_difference, stratified_bootstrap
 from sfumato.systems import Floats, Scan, ScanSet
+from sfumato.words import plain
 
 NAME = "bsct"
 VERSION = 1
@@ -176,15 +177,15 @@ class ModelResult:
             "scans": {
                 name: {"status": scan.status}
                 | ({"reason": scan.reason} if scan.reason else {})
-                | {key: _plain(value) for key, value in scan.values.items()}
+                | {key: plain(value) for key, value in scan.values.items()}
                 for name, scan in self.scans.items()
             },
-            "mean": {name: _plain(e.mean) for name, e in self.estimates.items()},
-            "interval95": {name: [_plain(e.low), _plain(e.high)] for name, e in self.estimates.items()},
+            "mean": {name: plain(e.mean) for name, e in self.estimates.items()},
+            "interval95": {name: [plain(e.low), plain(e.high)] for name, e in self.estimates.items()},
             "counted": {name: e.n for name, e in self.estimates.items()},
             "by_bond": {
                 metric: {
-                    bond: {"mean": _plain(e.mean), "interval95": [_plain(e.low), _plain(e.high)]}
+                    bond: {"mean": plain(e.mean), "interval95": [plain(e.low), plain(e.high)]}
                     | {"coverage": [e.n, e.total]}
                     for bond, e in bonds.items()
                 }
@@ -290,8 +291,3 @@ def compare(first: ModelResult, second: ModelResult, metric: str) -> Any:
 
 def _sides(name: str, sides: Sides) -> Values:
     return {f"{name}_{side}": value for side, value in sides._asdict().items()}
-
-
-def _plain(value: float) -> float | None:
-    """JSON has no nan: n/a is null."""
-    return float(value) if np.isfinite(value) else None

@@ -20,6 +20,7 @@ from scipy.ndimage import maximum_filter1d
 from sfumato.metrics.smoothness import work_energy_residual
 from sfumato.reference.scans import measured
 from sfumato.systems import Floats, Scan, ScanSet
+from sfumato.words import plain
 
 GRID_LIMIT = 1e-6
 """Å; positions with eight decimals give 1.5e-8."""
@@ -148,16 +149,8 @@ class QualityReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return the report in JSON types; what could not be measured is null."""
-        found: dict[str, Any] = _plain({**asdict(self), "passed": self.passed})
+        found: dict[str, Any] = plain({**asdict(self), "passed": self.passed})
         return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _unexplained(scan: Scan) -> tuple[Floats, Floats]:

@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from sfumato.words import nearest, plain
+
 Status = Literal["passed", "failed", "not applicable"]
 
 
@@ -108,8 +110,6 @@ class ContractReport:
 
     def __getitem__(self, name: str) -> Result:
         """Return the result of the check of this name."""
-        from sfumato.words import nearest
-
         found = {result.name: result for result in self.results}
         if name not in found:
             raise KeyError(f"no check {name!r}; {nearest(name, found)}")
@@ -125,12 +125,6 @@ class ContractReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON types; a number that is not finite becomes None."""
-        rows = [
-            {
-                key: None if isinstance(value, float) and not math.isfinite(value) else value
-                for key, value in asdict(result).items()
-            }
-            for result in self.results
-        ]
+        rows = [plain(asdict(result)) for result in self.results]
         facts = {key: getattr(self, key) for key in ("potential", "identity", "evaluations", "seconds")}
         return facts | {"passed": self.passed, "results": rows, "settings": self.settings}

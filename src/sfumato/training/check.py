@@ -24,6 +24,7 @@ from sfumato.training.energies import AtomEnergies, compositions, fit_atom_energ
 from sfumato.training.sources import ENERGY, LENGTH, unit
 from sfumato.training.summary import CLASH, radius_ratios, summarise
 from sfumato.units import HARTREE_PER_BOHR
+from sfumato.words import plain
 
 TOUCHING = 1.5
 """Factor by which the median distance of neighbours may differ from the sum of covalent radii; bohr for Å
@@ -44,6 +45,23 @@ RESIDUAL_LIMIT = 10.0
 
 ALL_ELECTRON = 0.05
 """Relative distance from the total energies of atoms within which energies count as all-electron ones."""
+
+STATEMENTS = (
+    "lengths",
+    "clashes",
+    "energy unit",
+    "energy outliers",
+    "forces and energies",
+    "large forces",
+    "net force",
+    "stress and energies",
+    "stress components",
+    "stress sign",
+    "duplicates",
+    "shared structures",
+    "shared molecules",
+)
+"""What is looked at, where there is enough data."""
 
 FORCE_UNITS = [
     f"{e}/{x}" for e in ("eV", "hartree", "kcal/mol", "kJ/mol", "rydberg") for x in ("Å", "bohr", "nm")
@@ -127,24 +145,14 @@ class FrameReport:
             words = [f"{s.name}: {s.hint} ({s.value:.3g} {s.unit}, limit {s.limit:.3g})" for s in failed]
             raise ValueError(
                 f"frame set {self.name!r} is not fit to train on: " + "; ".join(words) + "; "
-                f"to go on all the same, allow {[s.name for s in failed]}"
+                f"to go on all the same, set data.allow to [{', '.join(s.name for s in failed)}]"
             )
 
     def as_json(self) -> dict[str, Any]:
         """Return the report in JSON types; what could not be measured is null."""
         atom_energies = self.atom_energies.as_json()
-        found: dict[str, Any] = _plain(
-            {**asdict(self), "passed": self.passed, "atom_energies": atom_energies}
-        )
+        found: dict[str, Any] = plain({**asdict(self), "passed": self.passed, "atom_energies": atom_energies})
         return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _likely(quantity: str, declared: str, factor: float, names: Sequence[str]) -> str:

@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,8 @@ from sfumato.training.gradients import backward, skin, weights
 from sfumato.training.log import Log
 from sfumato.training.optim import clip, follow, optimiser, rate
 from sfumato.training.start import ready
+from sfumato.training.status import Status, Trained, Watch
+from sfumato.words import plain
 
 MODEL = "model.safetensors"
 EVALUATED = 32
@@ -39,60 +40,6 @@ EVALUATED = 32
 
 class DivergedError(ValueError):
     """A loss or gradient that is not finite; the batch that made it is saved, the weights are as before."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """How a run is doing.
-
-    Args:
-        stage: its name.
-        part: how much of the stage is done, 0 to 1.
-        step: of the run.
-        lr: learning rate.
-        losses: terms of the loss, mean since the last status.
-        rate: structures per second since then.
-        errors: of the last evaluation.
-        seconds_left: of this stage.
-    """
-
-    stage: str
-    part: float
-    step: int
-    lr: float
-    losses: dict[str, float]
-    rate: float
-    errors: Errors | None
-    seconds_left: float
-
-    def line(self) -> str:
-        """Return what a person wants to know, in one line."""
-        words = [f"{self.stage} {100 * self.part:.0f} %, step {self.step}"]
-        words += [f"{name} {value:.3g}" for name, value in self.losses.items()]
-        if self.errors is not None:
-            e = self.errors
-            words.append(f"validation {1e3 * e.energy:.3g} meV/atom, {1e3 * e.forces:.3g} meV/Å")
-        return ", ".join([*words, f"{self.rate:.3g} structures/s", f"{self.seconds_left / 60:.0f} min left"])
-
-
-Watch = Callable[[Status], None]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a run came to.
-
-    Args:
-        finished: all stages are done; if not, the run was stopped and goes on when it is called again.
-        steps: done in all.
-        model: the file; None before the first evaluation.
-        errors: of the last evaluation; None without any.
-    """
-
-    finished: bool
-    steps: int
-    model: Path | None
-    errors: Errors | None
 
 
 def train(
@@ -190,9 +137,9 @@ class _Run:
         self.batches = Batches(self.loader(settings.data.train), settings, stage, skin(stage))
         self.held_out = None
         if settings.data.validation is not None:
-            plain = stage.model_copy(update={"denoising": None, "smoothness": None})
+            undisturbed = stage.model_copy(update={"denoising": None, "smoothness": None})
             still = settings.model_copy(update={"rotate": False})
-            self.held_out = Batches(self.loader(settings.data.validation, False), still, plain)
+            self.held_out = Batches(self.loader(settings.data.validation, False), still, undisturbed)
 
     def loader(self, split: str, shuffle: bool = True) -> Loader:
         """Return the batches of a split as stored, those of all processes together."""
@@ -239,6 +186,8 @@ class _Run:
             with precision(self.stage):
                 if not self.run_stage(watch, stop):
                     self.save()
+                    if not (self.folder / MODEL).exists():  # something to look at, until an evaluation
+                        self.keep()
                     self.log.add("stop", self.place.total, seconds=self.place.seconds, cpu=self.place.cpu)
                     return self.result(finished=False)
             self.end_stage()
@@ -247,7 +196,8 @@ class _Run:
     def result(self, finished: bool) -> Trained:
         """Say how it ended."""
         path = self.folder / MODEL
-        return Trained(finished, self.place.total, path if path.exists() else None, self.errors)
+        model = path if path.exists() else None
+        return Trained(finished, self.place.total, model, self.errors, self.group.first)
 
     def run_stage(self, watch: Watch, stop: Callable[[], bool]) -> bool:
         """Go to the end of the stage; return whether it was reached."""
@@ -436,15 +386,6 @@ class _Run:
         else:
             self.log.add("end", p.total, seconds=p.seconds, cpu=p.cpu)
         self.save()
-
-
-def plain(value: Any) -> Any:
-    """Return a value in JSON types; what is not finite is null."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager
