@@ -32,6 +32,7 @@ Json = Annotated[Path | None, Parameter(help="Also write the result as JSON to t
 Molecules = Annotated[Path, Parameter(help="SMILES (.smi), SDF, XYZ, or anything that ASE reads.")]
 Flat = Parameter(name="*")
 LABELLING, RECIPE, SAMPLING = commands.LabelOptions(), commands.RecipeOptions(), commands.SamplingOptions()
+TRAINING = commands.TrainOptions()
 
 
 @app.command
@@ -164,6 +165,16 @@ def label(
 ) -> int:
     """Compute energies and forces of structures at a level of theory; continues where it stopped."""
     return commands.label(structures, out, options)
+
+
+@app.command
+def train(
+    config: Annotated[Path, Parameter(help="YAML: model, data and stages (docs/training.md).")],
+    *,
+    options: Annotated[commands.TrainOptions, Flat] = TRAINING,
+) -> int:
+    """Train a model; resumes where it stopped."""
+    return commands.train(config, options)
 
 
 @app.command(name="list")

@@ -12,6 +12,7 @@ from sfumato.commands.campaigns import (
 from sfumato.commands.contract import check
 from sfumato.commands.runs import RunOptions, Selection, compare, demo, plan_bsct, report, run_bsct
 from sfumato.commands.sets import data_check, data_convert, data_get, data_import, data_list, list_names
+from sfumato.commands.train import TrainOptions, train
 
 __all__ = [
     "LabelOptions",
@@ -19,6 +20,7 @@ __all__ = [
     "RunOptions",
     "SamplingOptions",
     "Selection",
+    "TrainOptions",
     "check",
     "compare",
     "data_check",
@@ -35,4 +37,5 @@ __all__ = [
     "report",
     "run_bsct",
     "scan_build",
+    "train",
 ]

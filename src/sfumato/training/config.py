@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import (
@@ -13,6 +14,7 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    ValidationError,
     field_validator,
     model_validator,
 )
@@ -46,12 +48,14 @@ class DataSettings(Settings):
         atom_energies: eV of each element by symbol, or "fit": least squares over the training split.
         train: split to learn from.
         validation: split to judge by; None for none.
+        allow: names of statements of `sfumato data check` that need not hold of this data.
     """
 
     path: str
     atom_energies: Literal["fit"] | dict[str, float] = "fit"
     train: str = "train"
     validation: str | None = "val"
+    allow: tuple[str, ...] = ()
 
 
 class LossWeights(Settings):
@@ -273,4 +277,72 @@ class TrainSettings(Settings):
             "threads",
         )
         # The data has an identity of its own; where it lies does not matter.
-        return digest([self.model_dump_json(exclude={"data": {"path"}} | dict.fromkeys(free, True))])
+        return digest([self.model_dump_json(exclude={"data": {"path", "allow"}} | dict.fromkeys(free, True))])
+
+
+def read_run(path: str | Path, changes: Sequence[str] = ()) -> TrainSettings:
+    """Read the settings of a run.
+
+    Args:
+        path: a YAML file.
+        changes: "key=value" in place of what the file says, the value in YAML; dots lead inside, also by the
+            number or the name of a stage: "model.directional=harmonics", "stages.0.lr=1e-3".
+
+    Raises:
+        ValueError: a file that is no YAML, an unknown key or a value that does not fit; says which and where.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected key: value lines, found {type(values).__name__}")
+    for change in changes:
+        _change(values, change)
+    try:
+        return TrainSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        said = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
+        what = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{path}: " + (f"{where}{said}: {what}" if where else what)) from None
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    """Put a value in its place, making groups that are not there."""
+    import yaml
+
+    key, equals, text = change.partition("=")
+    *way, last = key.split(".")
+    if not equals or not all((*way, last)):
+        raise ValueError(f"--set {change}: write key=value, for example stages.0.lr=1e-3")
+    if way[:1] == ["model"] and isinstance(values.get("model"), str):
+        values["model"] = {"preset": values["model"]}
+    inner: Any = values
+    for word in way:
+        inner = _inside(inner, word, change)
+    if not isinstance(inner, dict):
+        raise ValueError(f"--set {change}: {'.'.join(way)} is no group of settings")
+    try:
+        inner[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {change}: the value is no YAML: {error}") from None
+
+
+def _inside(group: Any, word: str, change: str) -> Any:
+    """Return the part of a group of settings, or of the stages, that a word names."""
+    if isinstance(group, list):
+        names = [str(part.get("name")) for part in group]
+        if word in names:
+            return group[names.index(word)]
+        if word.isdigit() and int(word) < len(group):
+            return group[int(word)]
+        raise ValueError(f"--set {change}: there is no stage {word!r}; {nearest(word, names)}")
+    if not isinstance(group, dict):
+        raise ValueError(f"--set {change}: {word!r} would be inside {group!r}, which is no group of settings")
+    if group.get(word) is None:
+        group[word] = {}
+    return group[word]

@@ -8,6 +8,7 @@ into one buffer per step. So all see the same numbers and take the same turn.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -28,11 +29,13 @@ class Group:
         rank: which this one is.
         size: how many.
         device: of this one.
+        local: how many share this machine.
     """
 
     rank: int
     size: int
     device: torch.device
+    local: int = 1
 
     @property
     def first(self) -> bool:
@@ -101,7 +104,8 @@ def connect(settings: TrainSettings) -> Group:
     Raises:
         ValueError: Lightning Fabric is not installed, or there are fewer devices than asked for.
     """
-    if settings.devices * settings.nodes == 1:
+    devices, nodes = launched() or (settings.devices, settings.nodes)
+    if devices * nodes == 1:
         return alone(settings)
     try:
         from lightning.fabric import Fabric  # type: ignore[import-not-found,unused-ignore]
@@ -110,18 +114,29 @@ def connect(settings: TrainSettings) -> Group:
             from lightning_fabric import Fabric
         except ImportError:
             raise ValueError(
-                f"devices: {settings.devices} × {settings.nodes} need Lightning Fabric: "
-                "pip install 'sfumato[train]'"
+                f"devices: {devices} × {nodes} need Lightning Fabric: pip install 'sfumato[train]'"
             ) from None
     accelerator = alone(settings).device.type
     try:
         fabric = Fabric(
             accelerator=accelerator,
-            devices=settings.devices,
-            num_nodes=settings.nodes,
+            devices=devices,
+            num_nodes=nodes,
             strategy="ddp",
         )
     except (RuntimeError, ValueError, TypeError) as error:
-        raise ValueError(f"devices: {settings.devices} of {accelerator}: {error}") from None
+        raise ValueError(f"devices: {devices} of {accelerator}: {error}") from None
     fabric.launch()
-    return Group(fabric.global_rank, fabric.world_size, fabric.device)
+    return Group(fabric.global_rank, fabric.world_size, fabric.device, devices)
+
+
+def launched() -> tuple[int, int] | None:
+    """Return processes per machine and machines that torchrun has started; None where it has not."""
+    size, local = (int(os.environ.get(name, "0")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    return (local, size // local) if local else None
+
+
+def lead() -> bool:
+    """Return whether this is the first process of its run, before they are connected."""
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    return next((os.environ[name] for name in names if name in os.environ), "0") == "0"

@@ -9,17 +9,22 @@ import ctypes
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import torch
 
-from sfumato.config import read_settings
-from sfumato.training.config import TrainSettings
-from sfumato.training.distributed import Group, connect
-from sfumato.training.loop import Trained, Watch, train
+from sfumato.datasets import frames_path
+from sfumato.training import checkpoint
+from sfumato.training.check import STATEMENTS, check_frames
+from sfumato.training.config import TrainSettings, read_run
+from sfumato.training.distributed import Group, connect, lead
+from sfumato.training.loop import train
+from sfumato.training.status import Trained, Watch
+from sfumato.words import nearest
 
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
 """On each of these a run writes a checkpoint and ends. Schedulers send one of the first and last."""
@@ -32,36 +37,55 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 def run(
     config: str | Path,
     folder: str | Path,
-    watch: Watch | None = None,
+    changes: Sequence[str] = (),
     *,
+    watch: Watch | None = None,
     inexact: bool = False,
-    devices: int | None = None,
 ) -> Trained:
     """Train what a configuration says, or go on with it.
 
     Args:
         config: a YAML file, see `TrainSettings`.
         folder: of the run; holds settings.json, log.jsonl, state.pt and model.safetensors.
+        changes: "key=value" in place of what the file says, see `read_run`.
         watch: called with each line of the log, in the first process.
         inexact: go on also where that may differ from a run without a break.
-        devices: in place of that of the configuration.
 
     Returns:
         How it ended; a run that was stopped goes on when this is called again.
 
     Raises:
-        ValueError: what `train` and `read_settings` raise.
+        ValueError: data that is not fit to train on, and what `read_run` and `train` raise.
     """
-    settings = read_settings(TrainSettings, Path(config), devices=devices)
+    settings = read_run(config, changes)
+    if lead() and not (Path(folder) / checkpoint.NAME).exists():
+        require_sound(settings)
     keep_memory()
     group = connect(settings)
     if group.device.type == "cpu":
-        torch.set_num_threads(settings.threads or max(1, _cores() // settings.devices))
+        torch.set_num_threads(settings.threads or max(1, _cores() // group.local))
     try:
         with stop_signals() as asked:
-            return train(settings, folder, group, watch=watch, stop=asked.is_set, inexact=inexact)
+            found = train(settings, folder, group, watch=watch, stop=asked.is_set, inexact=inexact)
+            return replace(found, signal=asked.number)
     finally:
         _disconnect(group)
+
+
+def require_sound(settings: TrainSettings) -> None:
+    """Refuse data whose labels contradict each other, or that is divided so that validation is no test.
+
+    Raises:
+        ValueError: a statement of `sfumato data check` does not hold, and the run does not allow that.
+    """
+    report = check_frames(frames_path(settings.data.path))
+    for name in settings.data.allow:
+        if name not in STATEMENTS:
+            raise ValueError(f"data.allow: {name!r} is no statement about data; {nearest(name, STATEMENTS)}")
+    allowed = settings.data.allow
+    if settings.data.validation is None:
+        allowed = (*allowed, "shared molecules", "shared structures")
+    report.require(allowed)
 
 
 def _cores() -> int:
@@ -88,16 +112,26 @@ def keep_memory() -> None:
     mallopt(TOP_PAD, 64 << 20)
 
 
+class Asked:
+    """Whether, and by which signal, the process was asked to end."""
+
+    number = 0
+
+    def is_set(self) -> bool:
+        """Return whether it was."""
+        return self.number > 0
+
+
 @contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Yield an event that is set when the process is asked to end; a second time ends it at once."""
-    asked = threading.Event()
+def stop_signals() -> Iterator[Asked]:
+    """Yield what is set when the process is asked to end; a second Ctrl-C ends it at once."""
+    asked = Asked()
     before = {}
 
     def ask(number: int, frame: FrameType | None) -> None:
         if asked.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.set()
+        asked.number = number
 
     if threading.current_thread() is threading.main_thread():
         for name in SIGNALS:
