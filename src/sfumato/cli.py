@@ -177,6 +177,12 @@ def train(
     return commands.train(config, options)
 
 
+@app.command(name="eval")
+def evaluate(*, options: Annotated[commands.EvalOptions, Flat]) -> int:
+    """Errors of energies and forces on labelled structures, by subset; resumes by content."""
+    return commands.evaluate(options)
+
+
 @app.command(name="list")
 def list_names() -> int:
     """Show the models and data sets that can be named."""

@@ -10,11 +10,13 @@ from sfumato.commands.campaigns import (
     scan_build,
 )
 from sfumato.commands.contract import check
-from sfumato.commands.runs import RunOptions, Selection, compare, demo, plan_bsct, report, run_bsct
+from sfumato.commands.evaluation import EvalOptions, evaluate, report
+from sfumato.commands.runs import RunOptions, Selection, compare, demo, plan_bsct, run_bsct
 from sfumato.commands.sets import data_check, data_convert, data_get, data_import, data_list, list_names
 from sfumato.commands.train import TrainOptions, train
 
 __all__ = [
+    "EvalOptions",
     "LabelOptions",
     "RecipeOptions",
     "RunOptions",
@@ -30,6 +32,7 @@ __all__ = [
     "data_list",
     "data_sample",
     "demo",
+    "evaluate",
     "label",
     "list_names",
     "plan_bsct",

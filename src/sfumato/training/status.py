@@ -10,7 +10,7 @@ from pathlib import Path
 from sfumato.training.errors import Errors
 
 HEADING = (
-    "energy E in meV/atom, force F in meV/Å; train: mean ‖ΔF‖ of atoms, held out: of |ΔF|\n"
+    "E in meV/atom, F in meV/Å; train: mean ‖ΔF‖ of atoms, held out: mean |ΔF|\n"
     "stage        done    step  train E        F held out E       F  frames/s    left"
 )
 """Of the lines below."""

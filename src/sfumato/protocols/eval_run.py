@@ -1,0 +1,259 @@
+"""Measure the errors of models on labelled structures: one folder, one record file per model, resumable."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sfumato import datasets
+from sfumato.config import read_settings
+from sfumato.execution.evaluate import Evaluate
+from sfumato.execution.folder import RunFolder, RunFolderError, provenance
+from sfumato.execution.pool import PoolSettings
+from sfumato.execution.records import Header, read_records
+from sfumato.execution.runner import run
+from sfumato.frames import Category, FrameSet
+from sfumato.io import read_frame_set
+from sfumato.potentials.potential import Potential
+from sfumato.protocols import eval as protocol
+from sfumato.protocols.run import Model, Watcher, resolved
+from sfumato.systems import Batch, Prediction, ScanSet
+
+STRUCTURES = (".xyz", ".extxyz", ".db", ".aselmdb", ".json", ".traj")
+"""Endings of files whose labels somebody has to declare."""
+
+
+@dataclass(frozen=True, eq=False)
+class EvalRun:
+    """Everything a reader of a run needs: the frames, every model's errors, and what was asked for."""
+
+    frames: FrameSet
+    models: dict[str, protocol.ModelErrors]
+    settings: protocol.Settings
+    manifest: dict[str, Any]
+    folder: Path
+
+    @property
+    def complete(self) -> bool:
+        """Whether every frame was predicted by every model."""
+        return all(n == total for n, total in (model.coverage for model in self.models.values()))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result file."""
+        data = self.manifest["data"] | {"split": self.manifest["split"], "frames used": len(self.frames)}
+        return {
+            "models": {name: model.as_json() for name, model in self.models.items()},
+            "settings": self.settings.model_dump()
+            | {"protocol": protocol.NAME, "version": protocol.VERSION}
+            | {"limit_per_subset": self.manifest["limit_per_subset"]},
+            "provenance": self.manifest["provenance"] | {"data": data},
+        }
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which frames.
+
+    Args:
+        data: a named set, a packed file of frames or scans, or a file of structures with a `source`.
+        source: YAML that says what the file is and means, as for `sfumato data convert`; None for none.
+        split: train, val, test or all; None for test, else val, else all, whichever is there first.
+        limit_per_subset: only the first so many frames of each subset.
+    """
+
+    data: str | Path
+    source: Path | None = None
+    split: str | None = None
+    limit_per_subset: int | None = None
+
+
+def run_eval(
+    models: Sequence[str | Potential],
+    which: Source | FrameSet,
+    *,
+    out: Path | None = None,
+    settings: protocol.Settings = protocol.Settings(),  # noqa: B008 (frozen)
+    pool: PoolSettings = PoolSettings(workers=0),  # noqa: B008 (frozen)
+    retry_failed: bool = False,
+    watch: Watcher = lambda name: nullcontext(lambda tally: None),
+) -> EvalRun:
+    """Predict labelled structures and compare, continuing where an earlier run of the folder stopped.
+
+    Args:
+        models: specs ("gfn2-xtb", "model.safetensors", "NAME=SPEC") or Potential objects; an object is
+            evaluated in this process, a spec also in worker processes.
+        which: frames.
+        out: the run folder; default "runs/eval-<data set>".
+        settings: of the protocol.
+        pool: workers (0: this process), threads, limits.
+        retry_failed: evaluate again what failed before.
+        watch: given a model's name, a context manager that yields a callback for its progress.
+
+    Returns:
+        The errors of these models.
+
+    Raises:
+        ValueError: bad data, model or settings; a folder that holds something else.
+        Stopped: on Ctrl-C or SIGTERM; call again to continue.
+    """
+    whole, asked = (which, Source(which.name)) if isinstance(which, FrameSet) else (load_set(which), which)
+    frames = whole.take(protocol.select(whole, _split(asked), asked.limit_per_subset))
+    chosen = resolved(models)
+    folder = RunFolder(out or Path("runs") / f"{protocol.NAME}-{whole.name}")
+    manifest = _manifest(whole, asked, settings, chosen)
+    folder.begin(manifest)
+    results = {}
+    for model in chosen:
+        identity = model.potential.identity
+        items = list(protocol.plan(frames, identity, settings))
+        header = Header(protocol.NAME, protocol.VERSION, model.name, identity, manifest["provenance"])
+        with folder.open(header) as file:
+            with watch(model.name) as callback:
+                run(
+                    Evaluate(model.spec or model.potential, identity),
+                    items,
+                    file,
+                    chunk=model.potential.chunk,
+                    pool=pool if model.spec else PoolSettings(workers=0),
+                    retry_failed=retry_failed,
+                    watch=callback,
+                )
+            results[model.name] = protocol.analyse(frames, file.records, model.name, identity, settings)
+    return EvalRun(frames, results, settings, manifest, folder.path)
+
+
+def load_eval(folder: Path) -> EvalRun:
+    """Return a run from its folder, analysed anew from its records; nothing is evaluated.
+
+    Raises:
+        ValueError: the folder or its records are damaged, or the data is not here or has changed.
+    """
+    run_folder = RunFolder(folder)
+    manifest = run_folder.manifest()
+    if (manifest.get("protocol"), manifest.get("version")) != (protocol.NAME, protocol.VERSION):
+        raise RunFolderError(f"{folder}: a run of {manifest.get('protocol')!r}, not {protocol.NAME!r}")
+    data, declared = manifest["data"], manifest["source"]
+    whole = _read(data["spec"], declared)
+    if whole.identity != data["identity"]:
+        raise RunFolderError(f"{folder}: the data set {data['spec']} has changed since this run")
+    frames = whole.take(protocol.select(whole, manifest["split"], manifest["limit_per_subset"]))
+    settings = protocol.Settings(**manifest["settings"])
+    results = {}
+    for name in manifest["models"]:
+        path = run_folder.record_path(name)
+        if path.exists():
+            header, records = read_records(path)
+            results[name] = protocol.analyse(frames, records, name, header.identity, settings)
+    return EvalRun(frames, results, settings, manifest, folder)
+
+
+def load_set(which: Source) -> FrameSet:
+    """Return the frames of any data set.
+
+    Raises:
+        ValueError: an unknown name or path, contents that cannot be read, or a file of structures of which
+            is not said what its labels are.
+    """
+    return _read(which.data, None if which.source is None else _declared(which.source))
+
+
+def _declared(path: Path) -> dict[str, Any]:
+    from sfumato.training.sources import SourceSettings
+
+    return read_settings(SourceSettings, path).model_dump(mode="json")
+
+
+def _read(data: str | Path, declared: dict[str, Any] | None) -> FrameSet:
+    if declared is not None:
+        return _converted(Path(data), declared)
+    path = Path(data)
+    if data not in datasets.DATASETS and path.is_file() and path.suffix in STRUCTURES:
+        raise ValueError(
+            f"{data}: say what its labels are, with --source FILE.yaml: layout, level, keys and units, as "
+            "for `sfumato data convert` (docs/training.md)"
+        )
+    if datasets.holds(data) == "frames":
+        return datasets.load_frames(data)
+    return of_scans(datasets.load(data))
+
+
+def _converted(path: Path, declared: dict[str, Any]) -> FrameSet:
+    from sfumato.training.convert import convert
+    from sfumato.training.sources import SourceSettings
+
+    with tempfile.TemporaryDirectory(prefix="sfumato-eval-") as folder:
+        packed = Path(folder) / "frames.h5"
+        # How the frames would be divided for training does not matter here, and few cannot be.
+        settings = SourceSettings(**declared | {"fractions": (0.0, 0.0, 1.0)})
+        convert(path, packed, settings)
+        return read_frame_set(packed)
+
+
+def of_scans(scan_set: ScanSet) -> FrameSet:
+    """Return the labelled frames of scans; positions are rounded to float32, by less than 1e-6 Å.
+
+    A frame's molecule is its scan and its subset the type of the scan.
+    """
+    frames = [(scan, k) for scan in scan_set for k in np.flatnonzero(scan.labelled).tolist()]
+    if not frames:
+        raise ValueError(f"{scan_set.name}: no frame is labelled")
+    batch = Batch.of([scan.system(k) for scan, k in frames])
+    rounded = Batch(
+        numbers=batch.numbers,
+        positions=batch.positions.astype(np.float32),
+        index=batch.index,
+        cell=batch.cell,
+        pbc=batch.pbc,
+        charge=batch.charge,
+        multiplicity=batch.multiplicity,
+    )
+    return FrameSet(
+        scan_set.name,
+        scan_set.level,
+        scan_set.licence,
+        scan_set.source,
+        rounded,
+        Prediction(
+            np.array([scan.energy[k] for scan, k in frames]),
+            np.concatenate([scan.forces[k] for scan, k in frames]),
+        ),
+        Category.of(scan.name for scan, _ in frames),
+        Category.of(scan.stratum for scan, _ in frames),
+        Category.of("test" for _ in frames),
+    )
+
+
+def _split(asked: Source) -> str | None:
+    """Return the split that is asked for; a file that is not packed has none."""
+    return asked.split or (protocol.ALL if asked.source else None)
+
+
+def _manifest(
+    whole: FrameSet, asked: Source, settings: protocol.Settings, chosen: Sequence[Model]
+) -> dict[str, Any]:
+    spec = str(asked.data)
+    return {
+        "protocol": protocol.NAME,
+        "version": protocol.VERSION,
+        "data": {
+            "spec": str(Path(spec).resolve()) if Path(spec).exists() else spec,
+            "name": whole.name,
+            "level": whole.level,
+            "frames": len(whole),
+            "identity": whole.identity,
+        },
+        "source": None if asked.source is None else _declared(asked.source),
+        "split": _split(asked),
+        "limit_per_subset": asked.limit_per_subset,
+        "models": {
+            model.name: {"spec": model.spec, "identity": model.potential.identity} for model in chosen
+        },
+        "settings": settings.model_dump(),
+        "provenance": provenance(),
+    }

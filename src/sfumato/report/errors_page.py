@@ -1,0 +1,149 @@
+"""One HTML page about the errors of models on labelled structures; it asks for nothing outside itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sfumato.report import errors_plots as plots
+from sfumato.report.errors_table import NUMBERS, Number, failures
+from sfumato.report.html import (
+    POLICY,
+    _figure,
+    _folded,
+    _head,
+    _linked,
+    _number_cell,
+    _pre,
+    _table,
+    _text,
+)
+from sfumato.report.tables import interval
+
+if TYPE_CHECKING:
+    from sfumato.metrics.stats import Estimate
+    from sfumato.protocols.eval_run import EvalRun
+
+
+def write_errors(run: EvalRun, path: Path) -> Path:
+    """Write the page of a run; a reader sees the old file or the new one, never half of it.
+
+    Raises:
+        ValueError: a path that is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file, for example {path / 'report.html'}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(errors_page(run), encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def errors_page(run: EvalRun) -> str:
+    """Return the HTML text; the same run gives the same text."""
+    from plotly.offline import get_plotlyjs
+
+    title = escape(f"Errors on {run.frames.name}")
+    names = [*next(iter(run.models.values())).subsets] if run.models else []
+    shown = [
+        (plots.force_parity(run), f"At most {plots.MOST} points, drawn at random."),
+        (
+            plots.magnitude_figure(run),
+            "Mean over the components of atoms in a bin; hover for the number of atoms.",
+        ),
+        (plots.energy_parity(run), f"At most {plots.MOST} frames, drawn at random."),
+    ]
+    predicted = any(model.coverage[0] for model in run.models.values())
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<link rel="icon" href="data:,">',
+            f"<title>{title}</title>\n<style>{_text('report.css')}</style>",
+            f"<script>{get_plotlyjs()}</script>\n</head>\n<body>",
+            f'<header><h1>{title}</h1><p class="soft">{escape(run.frames.level)}; written by Sfumato</p>',
+            "</header>",
+            *(_model_section(run, name) for name in names),
+            *(_figure(f"f{k}", figure, note) for k, (figure, note) in enumerate(shown) if predicted),
+            "<h2>Frames that do not count</h2>",
+            _failures(run),
+            "<h2>What the numbers mean</h2>",
+            f"<dl>{''.join(f'<dt>{escape(n.title)}</dt><dd>{escape(n.meaning)}</dd>' for n in NUMBERS)}</dl>",
+            "<h2>Data, settings and provenance</h2>",
+            _provenance(run),
+            "<noscript><p>The figures need JavaScript; the tables do not.</p></noscript>",
+            f"<script>{_text('report.js')}</script>\n</body>\n</html>\n",
+        ]
+    )
+
+
+def _model_section(run: EvalRun, subset: str) -> str:
+    head = [_head("model", words=True), _head("frames")]
+    head += [_head(shown.title, shown.unit, hint=shown.meaning) for shown in NUMBERS]
+    rows = []
+    for model in run.models.values():
+        numbers = model.subsets[subset]
+        e = numbers["energy_mae"]
+        bad = ' class="bad"' if e.n < e.total else ""
+        cells = "".join(_cell(shown, numbers) for shown in NUMBERS)
+        rows.append(f'<th>{escape(model.name)}</th><td{bad} data-value="{e.n}">{e.n}/{e.total}</td>{cells}')
+    title = "All frames" if subset == "all" else f"Subset: {subset}"
+    note = "Below a mean its 95 % interval, and n where it rests on fewer frames. Headings sort."
+    return f"<h2>{escape(title)}</h2>{_table(head, rows, note if subset == 'all' else '')}"
+
+
+def _cell(shown: Number, numbers: Mapping[str, Estimate]) -> str:
+    e = shown.of(numbers)
+    if e is None:
+        return '<td data-value="">n/a</td>'
+    n = "" if e.n == e.total else f" n={e.n}"
+    return _number_cell(e.mean, f'<span class="spread">{interval(e)}{n}</span>')
+
+
+def _failures(run: EvalRun) -> str:
+    rows = [
+        f'<th>{escape(name)}</th><td>{len(frames)}</td><td class="words">{escape(reason)}</td>'
+        f'<td class="words">{", ".join(map(str, frames[:100]))}</td>'
+        for name, reason, frames in failures(run)
+    ]
+    if not rows:
+        return "<p>None: every model predicted every frame.</p>" if run.complete else "<p>Not finished.</p>"
+    head = [
+        _head("model", words=True),
+        _head("frames"),
+        _head("reason", words=True),
+        _head("which", words=True),
+    ]
+    return _table(head, rows, "")
+
+
+def _provenance(run: EvalRun) -> str:
+    made, data = run.manifest["provenance"], run.manifest["data"]
+    packages = ", ".join(f"{name} {version}" for name, version in made.get("packages", {}).items())
+    facts = {
+        "data": f"{run.frames.name}, {len(run.frames)} of {data['frames']} frames",
+        "level of theory": run.frames.level,
+        "source": run.frames.source or "not stated",
+        "licence of the data": run.frames.licence,
+        "SHA-256 of the data": data["identity"],
+        "versions": packages,
+        "Python, platform": f"{made.get('python', '')}, {made.get('platform', '')}",
+        "run folder": str(run.folder),
+    }
+    models = {
+        model.name: f"{run.manifest['models'][model.name]['spec'] or 'an object in Python'}, {model.identity}"
+        for model in run.models.values()
+    }
+    listed = "".join(
+        f"<dt>{escape(what)}</dt><dd>{_linked(str(value))}</dd>" for what, value in (facts | models).items()
+    )
+    return f"<dl>{listed}</dl>" + _folded("Settings", _pre("Settings", run.as_json()["settings"]))
