@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,9 @@ from sfumato.report.tables import interval
 if TYPE_CHECKING:
     from sfumato.metrics.stats import Estimate
     from sfumato.protocols.eval_run import EvalRun
+
+SHOWN = ("energy_mae", "relative_energy_mae", "force_mae", "force_cosine")
+"""In the table by subset."""
 
 
 def write_errors(run: EvalRun, path: Path) -> Path:
@@ -72,7 +75,11 @@ def errors_page(run: EvalRun) -> str:
             f"<script>{get_plotlyjs()}</script>\n</head>\n<body>",
             f'<header><h1>{title}</h1><p class="soft">{escape(run.frames.level)}; written by Sfumato</p>',
             "</header>",
-            *(_model_section(run, name) for name in names),
+            "<h2>All frames</h2>",
+            _all_frames(run) if run.models else "",
+            "<h2>By subset</h2>" if len(names) > 1 else "",
+            _by_subset(run, names) if len(names) > 1 else "",
+            *(_folded(f"Every number: {name}", _all_frames(run, name)) for name in names[1:]),
             *(_figure(f"f{k}", figure, note) for k, (figure, note) in enumerate(shown) if predicted),
             "<h2>Frames that do not count</h2>",
             _failures(run),
@@ -86,19 +93,31 @@ def errors_page(run: EvalRun) -> str:
     )
 
 
-def _model_section(run: EvalRun, subset: str) -> str:
-    head = [_head("model", words=True), _head("frames")]
-    head += [_head(shown.title, shown.unit, hint=shown.meaning) for shown in NUMBERS]
+def _all_frames(run: EvalRun, subset: str = "all") -> str:
+    """Every number over the frames of a subset, a column for each model."""
+    head = [_head("", words=True), *(_head(name) for name in run.models)]
     rows = []
-    for model in run.models.values():
-        numbers = model.subsets[subset]
-        e = numbers["energy_mae"]
-        bad = ' class="bad"' if e.n < e.total else ""
-        cells = "".join(_cell(shown, numbers) for shown in NUMBERS)
-        rows.append(f'<th>{escape(model.name)}</th><td{bad} data-value="{e.n}">{e.n}/{e.total}</td>{cells}')
-    title = "All frames" if subset == "all" else f"Subset: {subset}"
-    note = "Below a mean its 95 % interval, and n where it rests on fewer frames. Headings sort."
-    return f"<h2>{escape(title)}</h2>{_table(head, rows, note if subset == 'all' else '')}"
+    for shown in NUMBERS:
+        unit = f' <span class="unit">{escape(shown.unit)}</span>' if shown.unit else ""
+        cells = "".join(_cell(shown, model.subsets[subset]) for model in run.models.values())
+        rows.append(f'<th title="{escape(shown.meaning)}">{escape(shown.title)}{unit}</th>{cells}')
+    note = "Mean over frames, below it the 95 % interval; n where it rests on fewer frames."
+    return _table(head, rows, note)
+
+
+def _by_subset(run: EvalRun, names: Sequence[str]) -> str:
+    head = [_head("subset", words=True), _head("model", words=True), _head("frames")]
+    head += [_head(shown.title, shown.unit, hint=shown.meaning) for shown in NUMBERS if shown.key in SHOWN]
+    rows = []
+    for subset in names:
+        for model in run.models.values():
+            numbers = model.subsets[subset]
+            e = numbers["energy_mae"]
+            bad = ' class="bad"' if e.n < e.total else ""
+            cells = "".join(_cell(shown, numbers) for shown in NUMBERS if shown.key in SHOWN)
+            words = f'<th>{escape(subset)}</th><td class="words">{escape(model.name)}</td>'
+            rows.append(f'{words}<td{bad} data-value="{e.n}">{e.n}/{e.total}</td>{cells}')
+    return _table(head, rows, "Headings sort.")
 
 
 def _cell(shown: Number, numbers: Mapping[str, Estimate]) -> str:

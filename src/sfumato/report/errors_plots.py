@@ -60,8 +60,9 @@ def magnitude_figure(run: EvalRun) -> Figure:
             text=[f"{span}: {1e3 * e:.3g} meV/Å, {n} atoms" for span, e, n in zip(spans, error, atoms)],
             hoverinfo="text",
         )
-    figure.update_xaxes(type="log", title_text="size of the reference force on an atom, eV/Å")
-    figure.update_yaxes(type="log", title_text="force MAE, meV/Å")
+    shown = {"type": "log", "exponentformat": "power", "dtick": 1}
+    figure.update_xaxes(title_text="size of the reference force on an atom, eV/Å", **shown)
+    figure.update_yaxes(title_text="force MAE, meV/Å", **shown)
     return figure
 
 
