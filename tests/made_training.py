@@ -87,3 +87,13 @@ def settings(path, *stages, **changes):
         "threads": 1,
     }
     return TrainSettings(**(given | changes))
+
+
+def wells(count, seed=0):
+    """Configurations of one molecule near its minimum, as dynamics makes them."""
+    rng = np.random.default_rng(seed)
+    square = 1.5 * np.array([[0, 0, 0], [1, 0, 0.2], [1, 1, 0], [0, 1, 0.2]], dtype=float)
+    return [
+        System([6, 7, 8, 6], (square + rng.uniform(-0.05, 0.05, (4, 3))).astype(np.float32))
+        for _ in range(count)
+    ]

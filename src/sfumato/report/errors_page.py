@@ -56,6 +56,7 @@ def errors_page(run: EvalRun) -> str:
 
     title = escape(f"Errors on {run.frames.name}")
     names = [*next(iter(run.models.values())).subsets] if run.models else []
+    predicted = any(model.coverage[0] for model in run.models.values())
     shown = [
         (plots.force_parity(run), f"At most {plots.MOST} points, drawn at random."),
         (
@@ -64,7 +65,6 @@ def errors_page(run: EvalRun) -> str:
         ),
         (plots.energy_parity(run), f"At most {plots.MOST} frames, drawn at random."),
     ]
-    predicted = any(model.coverage[0] for model in run.models.values())
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',

@@ -45,6 +45,8 @@ def magnitude_figure(run: EvalRun) -> Figure:
     """Show the force error by the size of the reference force."""
     figure = _figure("Force error by the size of the reference force", 420)
     for k, (name, model) in enumerate(run.models.items()):
+        if not model.magnitude:
+            continue
         low, high, error, atoms = (np.array(column) for column in zip(*model.magnitude, strict=True))
         middle = np.where(np.isinf(high), 1.5 * low, np.where(low > 0, np.sqrt(low * high), high / 2))
         spans = [

@@ -51,8 +51,12 @@ class Status:
 
 
 def _milli(value: float | None) -> str:
-    """Return eV as meV with three digits."""
-    return "–" if value is None or math.isnan(value) else f"{1e3 * value:.3g}"
+    """Return eV as meV, with three digits or more."""
+    if value is None or math.isnan(value):
+        return "–"
+    return (
+        f"{1e3 * value:.3g}" if value < 1 else f"{1e3 * value:.0f}" if value < 100 else f"{1e3 * value:.1e}"
+    )
 
 
 def _short(seconds: float) -> str:
