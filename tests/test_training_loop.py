@@ -161,6 +161,28 @@ def test_memory_that_runs_out_halves_the_batch_and_changes_nothing(data, tmp_pat
         go_with(0)
 
 
+def test_memory_that_runs_out_in_an_evaluation_halves_what_is_looked_at(data, tmp_path, monkeypatch):
+    from sfumato.training import errors
+
+    def found(folder):
+        go(made.settings(data), tmp_path / folder)
+        return [line["forces"] for line in events(tmp_path / folder, "validation")]
+
+    whole = found("whole")
+    true = errors._off
+
+    def off(model, sample, most=2):
+        if len(sample.frames) > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return true(model, sample)
+
+    monkeypatch.setattr(errors, "_off", off)
+    assert found("halves") == pytest.approx(whole, rel=1e-6)
+    monkeypatch.setattr(errors, "_off", lambda model, sample: off(model, sample, 0))
+    with pytest.raises(ValueError, match=r"validation: \d atoms do not fit"):
+        found("none")
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [

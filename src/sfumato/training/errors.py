@@ -8,12 +8,10 @@ import numpy as np
 import torch
 
 from sfumato.models.mindscaip import MinDScAIP, evaluate
-from sfumato.training.batches import Batches
+from sfumato.systems import Floats
+from sfumato.training.batches import Batches, Sample, Whole
 from sfumato.training.config import Stage
 from sfumato.training.distributed import Group
-
-FRAMES = 64
-"""Structures looked at together."""
 
 
 @dataclass(frozen=True)
@@ -43,38 +41,21 @@ class Errors:
         return sum(weight * value for weight, value in pairs if weight and np.isfinite(value))
 
 
-def measure(model: MinDScAIP, batches: Batches, stage: Stage, group: Group) -> Errors:
+def measure(model: MinDScAIP, batches: Batches, group: Group) -> Errors:
     """Compare a model with the frames of a split, each process with its share of them.
 
     Args:
         model: on the device of this process.
         batches: of the split, in the order of the set.
-        stage: whether stress is compared.
         group: the processes.
 
     Raises:
-        ValueError: labels that are not there.
+        ValueError: a structure that does not fit into memory.
     """
     sums = np.zeros(8)
     for k, whole in enumerate(batches.epoch(0)):
-        if k % group.size != group.rank:
-            continue
-        sample = batches.sample(whole, torch.float32).to(group.device)
-        t = sample.targets
-        found = evaluate(model, sample.topology, sample.positions, sample.cell, stress=t.stress is not None)
-        assert found.forces is not None
-        off = (found.forces.double() - t.forces.double())[~torch.isnan(t.forces).any(1)]
-        sums[:5] += [
-            len(t.energy),
-            float(((found.energy - t.energy).abs() / t.sizes).sum()),
-            float(off.abs().sum()),
-            float(off.square().sum()),
-            float(torch.linalg.vector_norm(off, dim=1).sum()),
-        ]
-        sums[5] += len(off)
-        if t.stress is not None and found.stress is not None:
-            pull = (found.stress.double() - t.stress.double())[~torch.isnan(t.stress).flatten(1).any(1)]
-            sums[6:] += [float(pull.abs().sum()), pull.numel()]
+        if k % group.size == group.rank:
+            sums += _sums(model, batches, whole, group.device)
     frames, energy, by_component, squares, vectors, atoms, stress, numbers = group.total(sums.tolist())
     components = 3 * atoms or np.nan
     return Errors(
@@ -85,3 +66,37 @@ def measure(model: MinDScAIP, batches: Batches, stage: Stage, group: Group) -> E
         vectors=vectors / (atoms or np.nan),
         stress=stress / (numbers or np.nan),
     )
+
+
+def _sums(model: MinDScAIP, batches: Batches, whole: Whole, device: torch.device) -> Floats:
+    """Return (8,) what some structures add; where memory runs out they are looked at in halves."""
+    try:
+        return _off(model, batches.sample(whole, torch.float32).to(device))
+    except torch.cuda.OutOfMemoryError:
+        if len(whole) == 1:
+            raise ValueError(
+                f"validation: {len(whole.batch.numbers)} atoms do not fit into the memory of the device"
+            ) from None
+    torch.cuda.empty_cache()
+    first, second = np.array_split(np.arange(len(whole)), 2)
+    halves = (_sums(model, batches, whole.take(half), device) for half in (first, second))
+    return np.sum(list(halves), axis=0)  # type: ignore[no-any-return]
+
+
+def _off(model: MinDScAIP, sample: Sample) -> Floats:
+    sums, t = np.zeros(8), sample.targets
+    found = evaluate(model, sample.topology, sample.positions, sample.cell, stress=t.stress is not None)
+    assert found.forces is not None
+    off = (found.forces.double() - t.forces.double())[~torch.isnan(t.forces).any(1)]
+    sums[:6] = [
+        len(t.energy),
+        float(((found.energy - t.energy).abs() / t.sizes).sum()),
+        float(off.abs().sum()),
+        float(off.square().sum()),
+        float(torch.linalg.vector_norm(off, dim=1).sum()),
+        len(off),
+    ]
+    if t.stress is not None and found.stress is not None:
+        pull = (found.stress.double() - t.stress.double())[~torch.isnan(t.stress).flatten(1).any(1)]
+        sums[6:] = [float(pull.abs().sum()), pull.numel()]
+    return sums

@@ -328,7 +328,7 @@ class _Run:
                 self.keep()
             return
         began = time.monotonic()
-        self.errors = measure(self.average, self.held_out, self.stage, group)
+        self.errors = measure(self.average, self.held_out, group)
         self._reported += time.monotonic() - began
         loss = group.agree(self.errors.loss(self.stage))
         self.count_time()
