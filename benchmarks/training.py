@@ -6,6 +6,9 @@ The reference is what one writes down first: padded tokens, autograd through eve
 anew in every step, the optimiser and the averages weight by weight, memory as the system gives it. Both make
 the same step: forces as a gradient, batches of 5, double backward, AdamW, averaged weights. Before it
 measures, the benchmark checks that both see the same energies and gradients.
+
+With --mace PYTHON, an interpreter that has mace-torch, the same step of a MACE model of about as many
+parameters is measured too (`training_mace.py`), in turn with ours.
 """
 
 from __future__ import annotations
@@ -198,7 +201,8 @@ def one(kind, data, threads):
         found.append((time.perf_counter() - wall, time.process_time() - cpu))
     walls, cpus = zip(*found[WARM:], strict=True)
     b = len(wholes[0])
-    print(json.dumps({"wall": statistics.median(walls) / b, "cpu": statistics.median(cpus) / b}))
+    said = {"wall": statistics.median(walls) / b, "cpu": statistics.median(cpus) / b}
+    print(json.dumps(said | {"parameters": sum(weight.numel() for weight in model.parameters())}))
 
 
 def together(data, devices):
@@ -222,28 +226,36 @@ def together(data, devices):
     return 1 / statistics.median(x["structures_per_second"] for x in lines[2:] if x["event"] == "train")
 
 
-def measure(data, rounds, cores):
+def alone(kind, data, cores, mace):
+    """Measure one kind of step in a process of its own."""
+    words = [mace, Path(__file__).with_name("training_mace.py")]
+    if kind != "mace":
+        words = [sys.executable, __file__, "--one", kind]
+    command = [*map(str, words), "--data", str(frames_path(data)), "--threads", str(cores)]
+    env = os.environ | {"OMP_NUM_THREADS": str(cores)}
+    out = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+def measure(data, rounds, cores, mace):
     agree(settings(data))
-    kinds = {"reference": [], "ours": []}
+    kinds = {"reference": [], "ours": []} | ({"mace": []} if mace else {})
     for _ in range(rounds):
         for kind, found in kinds.items():
             if kind == "ours" and cores > 1:
                 found.append({"wall": together(data, cores), "cpu": float("nan")})
-                continue
-            command = [sys.executable, __file__, "--one", kind, "--data", str(data), "--threads", str(cores)]
-            out = subprocess.run(
-                command,
-                check=True,
-                capture_output=True,
-                text=True,
-                env=os.environ | {"OMP_NUM_THREADS": str(cores)},
-            )
-            found.append(json.loads(out.stdout.splitlines()[-1]))
+            else:
+                found.append(alone(kind, data, cores, mace))
+    for kind, found in kinds.items():
+        if "parameters" in found[0]:
+            print(f"{kind}: {found[0]['parameters']} parameters")
     for clock in ("wall", "cpu"):
         rates = {kind: [1 / f[clock] for f in found] for kind, found in kinds.items()}
         for kind, values in rates.items():
             print(f"{clock} {kind}: {spread(values, 1)} structures/s")
-        print(f"{clock} ratio: {spread([b / a for a, b in zip(*rates.values(), strict=True)], 2)}")
+        for kind in rates.keys() - {"ours"}:
+            ratios = [b / a for a, b in zip(rates[kind], rates["ours"], strict=True)]
+            print(f"{clock} ours over {kind}: {spread(ratios, 2)}")
 
 
 def spread(values, digits):
@@ -256,13 +268,14 @@ def main():
     parser.add_argument("--data", default="organic-mini")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument("--mace", help="a Python interpreter with mace-torch")
     parser.add_argument("--one", choices=["ours", "reference"])
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     if given.one:
         one(given.one, given.data, given.threads)
     else:
-        measure(given.data, given.rounds, given.cores)
+        measure(given.data, given.rounds, given.cores, given.mace)
 
 
 if __name__ == "__main__":
