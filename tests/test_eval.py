@@ -16,7 +16,7 @@ from sfumato.metrics.errors import by_magnitude, energy_errors, force_errors, po
 from sfumato.models.pair import PAIRS
 from sfumato.protocols import eval as protocol
 from sfumato.protocols.eval_run import Source, load_eval, load_set, run_eval
-from sfumato.report.errors_page import errors_page, write_errors
+from sfumato.report.errors_page import errors_page, write_page
 from sfumato.report.errors_table import NUMBERS, error_table
 from sfumato.systems import Batch, Prediction, System
 from tests import made_runs
@@ -305,9 +305,9 @@ def test_the_page_asks_for_nothing_and_escapes_names(tmp_path):
     assert "<img" not in body
     assert all(shown.title in body for shown in NUMBERS)
     assert page == errors_page(run)
-    assert write_errors(run, tmp_path / "new" / "page.html").read_text() == page
+    assert write_page(page, tmp_path / "new" / "page.html").read_text() == page
     with pytest.raises(ValueError, match="is a folder"):
-        write_errors(run, tmp_path)
+        write_page(page, tmp_path)
 
 
 def test_a_system_alone_and_nothing_predicted(tmp_path):

@@ -74,6 +74,8 @@ def test_train_then_eval_as_the_words_at_the_end_say(tmp_path):
     third = sfumato(tmp_path, "report", "runs")
     assert third.returncode == 0, third.stderr
     assert (tmp_path / "runs" / "eval-made" / "report.html").exists()
+    assert (tmp_path / "runs" / "training.html").exists()
+    assert "train-run" in third.stdout
     again = sfumato(tmp_path, "train", "run.yaml", "--set", "seed=3", "stages.only.lr=1e-3")
     assert again.stdout == first.stdout
     other = sfumato(tmp_path, "train", "run.yaml")

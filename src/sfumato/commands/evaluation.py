@@ -73,21 +73,26 @@ def evaluate(options: EvalOptions) -> int:
 
 
 def report(path: Path, out: Path | None, table: Path | None) -> int:
-    """Print the tables of every run at or below a path; write one HTML file for all scans, one per eval."""
-    from sfumato.execution.folder import find_runs
+    """Print the tables of every run at or below a path and write HTML: of scans, of errors, of training."""
+    from sfumato.execution.folder import MANIFEST, find_runs
     from sfumato.protocols.eval import NAME
     from sfumato.protocols.eval_run import load_eval
     from sfumato.protocols.run import load_bsct
-    from sfumato.report.errors_page import write_errors
+    from sfumato.report.curves import curve_page, curve_table, find_logs
+    from sfumato.report.errors_page import errors_page, write_page
     from sfumato.report.errors_table import error_table
 
-    folders = find_runs(path)
+    logs = find_logs(path)
+    if logs:
+        say(curve_table(logs))
+        say(f"report: {write_page(curve_page(logs), path / 'training.html')}")
+    folders = find_runs(path) if not logs or any(path.rglob(MANIFEST)) else []
     errors = [load_eval(f.path) for f in folders if f.manifest().get("protocol") == NAME]
     scans = [load_bsct(f.path) for f in folders if f.manifest().get("protocol") != NAME]
     for run in errors:
         say(error_table(run))
         page = out if out and len(folders) == 1 else run.folder / "report.html"
-        say(f"report: {write_errors(run, page)}")
+        say(f"report: {write_page(errors_page(run), page)}")
     if table and len(scans) != 1:
         raise ValueError(f"--table takes one run of scans; {path} holds {len(scans)}")
     if scans:

@@ -1,4 +1,4 @@
-"""One HTML page about the errors of models on labelled structures; it asks for nothing outside itself."""
+"""HTML pages that ask for nothing outside themselves; the one about errors on labelled structures."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ SHOWN = ("energy_mae", "relative_energy_mae", "force_mae", "force_cosine")
 """In the table by subset."""
 
 
-def write_errors(run: EvalRun, path: Path) -> Path:
-    """Write the page of a run; a reader sees the old file or the new one, never half of it.
+def write_page(text: str, path: Path) -> Path:
+    """Write a page; a reader sees the old file or the new one, never half of it.
 
     Raises:
         ValueError: a path that is a folder.
@@ -43,54 +43,68 @@ def write_errors(run: EvalRun, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(errors_page(run), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
 
 
-def errors_page(run: EvalRun) -> str:
-    """Return the HTML text; the same run gives the same text."""
+def bare_page(title: str, below: str, body: Sequence[str]) -> str:
+    """Return an HTML page with the common look and figures that work offline.
+
+    Args:
+        title: not escaped.
+        below: a line under it, not escaped.
+        body: HTML.
+    """
     from plotly.offline import get_plotlyjs
 
-    title = escape(f"Errors on {run.frames.name}")
-    names = [*next(iter(run.models.values())).subsets] if run.models else []
-    predicted = any(model.coverage[0] for model in run.models.values())
-    shown = [
-        (plots.force_parity(run), f"At most {plots.MOST} points, drawn at random."),
-        (
-            plots.magnitude_figure(run),
-            "Mean over the components of atoms in a bin; hover for the number of atoms.",
-        ),
-        (plots.energy_parity(run), f"At most {plots.MOST} frames, drawn at random."),
-    ]
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<link rel="icon" href="data:,">',
-            f"<title>{title}</title>\n<style>{_text('report.css')}</style>",
+            f"<title>{escape(title)}</title>\n<style>{_text('report.css')}</style>",
             f"<script>{get_plotlyjs()}</script>\n</head>\n<body>",
-            f'<header><h1>{title}</h1><p class="soft">{escape(run.frames.level)}; written by Sfumato</p>',
-            "</header>",
-            "<h2>All frames</h2>",
-            _all_frames(run) if run.models else "",
-            "<h2>By subset</h2>" if len(names) > 1 else "",
-            _by_subset(run, names) if len(names) > 1 else "",
-            *(_folded(f"Every number: {name}", _all_frames(run, name)) for name in names[1:]),
-            *(_figure(f"f{k}", figure, note) for k, (figure, note) in enumerate(shown) if predicted),
-            "<h2>Frames that do not count</h2>",
-            _failures(run),
-            "<h2>What the numbers mean</h2>",
-            f"<dl>{''.join(f'<dt>{escape(n.title)}</dt><dd>{escape(n.meaning)}</dd>' for n in NUMBERS)}</dl>",
-            "<h2>Data, settings and provenance</h2>",
-            _provenance(run),
+            f'<header><h1>{escape(title)}</h1><p class="soft">{escape(below)}</p></header>',
+            *body,
             "<noscript><p>The figures need JavaScript; the tables do not.</p></noscript>",
             f"<script>{_text('report.js')}</script>\n</body>\n</html>\n",
         ]
     )
+
+
+def errors_page(run: EvalRun) -> str:
+    """Return the HTML text about a run; the same run gives the same text."""
+    names = [*next(iter(run.models.values())).subsets] if run.models else []
+    shown = []
+    if any(model.coverage[0] for model in run.models.values()):
+        drawn = "At most {} {}, drawn at random."
+        shown = [
+            (plots.force_parity(run), drawn.format(plots.MOST, "points")),
+            (
+                plots.magnitude_figure(run),
+                "Mean over components of the atoms in a bin; hover for their number.",
+            ),
+            (plots.energy_parity(run), drawn.format(plots.MOST, "frames")),
+        ]
+    by_subset = ["<h2>By subset</h2>", _by_subset(run, names)] if len(names) > 1 else []
+    body = [
+        "<h2>All frames</h2>",
+        _all_frames(run) if run.models else "",
+        *by_subset,
+        *(_folded(f"Every number: {name}", _all_frames(run, name)) for name in names[1:]),
+        *(_figure(f"f{k}", figure, note) for k, (figure, note) in enumerate(shown)),
+        "<h2>Frames that do not count</h2>",
+        _failures(run),
+        "<h2>What the numbers mean</h2>",
+        f"<dl>{''.join(f'<dt>{escape(n.title)}</dt><dd>{escape(n.meaning)}</dd>' for n in NUMBERS)}</dl>",
+        "<h2>Data, settings and provenance</h2>",
+        _provenance(run),
+    ]
+    return bare_page(f"Errors on {run.frames.name}", f"{run.frames.level}; written by Sfumato", body)
 
 
 def _all_frames(run: EvalRun, subset: str = "all") -> str:
