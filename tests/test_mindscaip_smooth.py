@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from sfumato.graph.layout import Geometry, differentiable_stage
-from sfumato.graph.settings import GraphSettings
 from sfumato.models import mindscaip, windows
 from sfumato.models.mindscaip import evaluate, prepare
 from sfumato.systems import Batch, System
@@ -177,29 +176,3 @@ def test_no_step_where_the_visitor_swaps_with_a_neighbour(step):
     below, above = (said(of, shell(swap + s)) for s in (-step, step))
     assert abs(above[0] - below[0]) < 10 * step + 1e-12
     assert np.abs(above[1] - below[1]).max() < 100 * step + 1e-11
-
-
-def trajectory(of, system, dt, steps, temperature=0.03):
-    """Largest excursion of the total energy in velocity Verlet, eV; unit masses, time in Å √(amu/eV)."""
-    rng = np.random.default_rng(0)
-    velocity = rng.normal(size=system.positions.shape) * temperature**0.5
-    positions, forces, total = system.positions.copy(), said(of, system)[1], []
-    for _ in range(steps):
-        velocity += 0.5 * dt * forces
-        positions = positions + dt * velocity
-        found, forces, _ = said(of, moved(system, positions))
-        velocity += 0.5 * dt * forces
-        total.append(found[0] + 0.5 * (velocity**2).sum())
-    return np.ptp(np.array(total))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("directional", "make"), [("harmonics", molecule), ("angular_bias", crystal)])
-def test_dynamics_conserve_energy_with_an_error_of_second_order(directional, make):
-    """Halving the step takes three quarters of the error of the soft rank; that of the hard rank stays."""
-    graph = GraphSettings(k=4, cutoff=4.0)
-    soft = model(directional=directional, graph=graph)
-    hard = model(directional=directional, graph=dataclasses.replace(graph, rank="hard"))
-    coarse, fine = (trajectory(soft, make(), 0.05 / n, 300 * n) for n in (1, 2))
-    assert coarse / fine == pytest.approx(4.0, rel=0.2)
-    assert trajectory(hard, make(), 0.025, 600) > 10 * fine
