@@ -100,7 +100,7 @@ def needed(model: Any, topology: Any) -> float:
     linear = edges * features * width + rows * width**2 + n * (width + 1) * hidden
     linear += c.layers * 2 * rows * (4 * width * inner + up * width * hidden)
     linear += c.layers * c.layer_readout * n * 2 * width * hidden
-    return 2 * (2 * linear + 3 * c.layers * 2 * inner * attended)
+    return float(2 * (2 * linear + 3 * c.layers * 2 * inner * attended))
 
 
 def of_mace(millions: float, args: argparse.Namespace) -> tuple[Evaluate, int]:

@@ -81,10 +81,9 @@ class MinDScAIP(nn.Module):
         width, device = config.width, torch.empty(0).device
         harmonics = (config.l_max + 1) ** 2 if config.directional == "harmonics" else 0
         with torch.device("meta"):  # so that no weights are drawn but by `initialise`
-            # Not the plain constructor: on "meta" its normal_ imports torch's compiler, which takes seconds.
-            self.sources, self.targets = (
-                nn.Embedding.from_pretrained(torch.empty(ELEMENTS + 1, width), freeze=False) for _ in range(2)
-            )
+            # Given weights, since drawing them on "meta" would import torch's compiler, which takes seconds.
+            rows = torch.empty(2, ELEMENTS + 1, width)
+            self.sources, self.targets = (nn.Embedding(ELEMENTS + 1, width, _weight=part) for part in rows)
             self.itself = nn.Parameter(torch.empty(width))
             self.geometry, self.mix = nn.Linear(config.radial + harmonics, width), nn.Linear(width, width)
             self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
