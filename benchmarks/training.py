@@ -246,6 +246,7 @@ def measure(data, rounds, cores, mace):
                 found.append({"wall": together(data, cores), "cpu": float("nan")})
             else:
                 found.append(alone(kind, data, cores, mace))
+            print(kind, found[-1], file=sys.stderr, flush=True)
     for kind, found in kinds.items():
         if "parameters" in found[0]:
             print(f"{kind}: {found[0]['parameters']} parameters")
