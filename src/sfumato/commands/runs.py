@@ -107,28 +107,6 @@ def plan_bsct(selection: Selection) -> int:
     return DONE
 
 
-def report(path: Path, out: Path | None, table: Path | None) -> int:
-    """Print the tables of every run at or below a path and write one HTML file."""
-    from sfumato.execution.folder import find_runs
-    from sfumato.protocols.run import load_bsct
-    from sfumato.report.export import write_table
-    from sfumato.report.html import write_report
-    from sfumato.report.tables import bond_table
-
-    runs = [load_bsct(folder.path) for folder in find_runs(path)]
-    if table and len(runs) > 1:
-        raise ValueError(f"--table takes one run; {path} holds {len(runs)}: {runs[0].folder}, …")
-    for run in runs:
-        show_run(run)
-        say(bond_table(run))
-        if table:
-            write_table(run, table)
-            say(f"table: {table}")
-    written = write_report(runs, out or path / "report.html")
-    say(f"report: {written}")
-    return DONE if all(run.complete for run in runs) else PARTIAL
-
-
 def compare(path: Path, metric: str) -> int:
     """Print the paired differences between the models of a run."""
     from sfumato.protocols.run import load_bsct

@@ -231,8 +231,9 @@ def _check_kind(path: Path) -> None:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file")
     with path.open("rb") as file:
-        start = file.read(4)
-    if start.startswith(PICKLES):
+        start = file.read(9)
+    # A safetensors file begins with the length of its header, which may look like a pickle's first byte.
+    if start[8:] != b"{" and start.startswith(PICKLES):
         raise ValueError(
             f"{path}: this is a pickle (a .pt or .pth file), which can run any code when it is read, and is "
             f"refused; load it where it was made and write it with sfumato.models.checkpoint.save as {SUFFIX}"
