@@ -65,13 +65,12 @@ def test_an_ase_calculator_passes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["GFN2-xTB", "GFN1-xTB"])
-def test_tight_binding_passes(method):
+def test_tight_binding_passes():
     pytest.importorskip("tblite")
     from sfumato.potentials.adapters import from_engine
     from sfumato.reference.engines import TBLite
 
-    report = check(from_engine(TBLite(method), method), settings=Settings(periodic=False))
+    report = check(from_engine(TBLite(), "gfn2-xtb"), settings=Settings(periodic=False))
     assert report.passed, report
     assert not failed(report, required=False)
     assert 1e-9 < report["force"].measured < 1e-6

@@ -98,8 +98,8 @@ class Floor:
         energy: eV, standard deviation of the noise.
         force: eV/Å, likewise.
         inexact: eV/Å by which, beyond noise, the force is not the gradient of the energy, as for an
-            unconverged self-consistent field; no more than `RELATIVE` allows, so that a wrong force buys no
-            tolerance.
+            unconverged self-consistent field, here or at the reference structure; no more than `RELATIVE`
+            allows, so that a wrong force buys no tolerance.
     """
 
     energy: float
@@ -295,10 +295,15 @@ class Bench:
 
     def floor(self, system: System) -> Floor:
         """Return what cannot be told from noise at a structure."""
+        directions = [(system, 0), *((self.reference, k) for k in range(3))]
+        inexact = max(self._inexact(where, k) for where, k in directions)
+        return Floor(*self.noise(system), min(inexact, RELATIVE * self.slope(system, 0).scale))
+
+    def _inexact(self, system: System, k: int) -> float:
+        """Return eV/Å by which, beyond noise, the force misses the gradient along one direction."""
         energy, force = self.noise(system)
-        slope = self.slope(system, 0)
-        beyond_noise = slope.mismatch - MARGIN * (energy / slope.difference.step + force)
-        return Floor(energy, force, inexact=float(np.clip(beyond_noise, 0, RELATIVE * slope.scale)))
+        slope = self.slope(system, k)
+        return max(0.0, slope.mismatch - MARGIN * (energy / slope.difference.step + force))
 
     def slope(self, system: System, k: int) -> Slope:
         """Return dE/du and F·u along the k-th random direction of a structure."""
