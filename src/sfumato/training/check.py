@@ -142,7 +142,8 @@ class FrameReport:
         """
         failed = [s for s in self.statements if not s.passed and s.name not in allow]
         if failed:
-            words = [f"{s.name}: {s.hint} ({s.value:.3g} {s.unit}, limit {s.limit:.3g})" for s in failed]
+            values = [f"{s.value:.3g} {s.unit}".rstrip() + f", limit {s.limit:.3g}" for s in failed]
+            words = [f"{s.name}: {s.hint} ({value})" for s, value in zip(failed, values, strict=True)]
             raise ValueError(
                 f"frame set {self.name!r} is not fit to train on: " + "; ".join(words) + "; "
                 f"to go on all the same, set data.allow to [{', '.join(s.name for s in failed)}]"
