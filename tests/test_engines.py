@@ -346,6 +346,13 @@ class TestPySCF:
             assert abs(label.energy - energy) < 1 * MEV
             assert np.abs(label.forces - forces).mean() < 2 * MEV
 
+    @pytest.mark.slow
+    def test_bundled_labels_are_what_the_engine_gives(self):
+        scan = next(s for s in read_scan_set(MINI.with_suffix(".h5")) if s.name == "N-O/hydroxylamine")
+        label = PySCF().label(scan.system(30))
+        assert label.energy == pytest.approx(scan.energy[30], abs=0.01 * MEV)
+        np.testing.assert_allclose(label.forces, scan.forces[30], rtol=0, atol=0.1 * MEV)
+
 
 @pytest.mark.parametrize(
     ("devices", "expected"),
