@@ -128,17 +128,19 @@ def differentiable(around):
     return tuple(made), inputs, there
 
 
-def derivatives(method, made, around):
+def derivatives(method, made, around, nodes_only=False):
     """Value, gradients by tokens, log e and cosines, and those of a sum of them by all and by weights."""
     dtype = around[0].bias.dtype
     x, g = (random(ROWS, WIDTH, seed=seed, dtype=dtype).requires_grad_() for seed in (0, 7))
     local, others, there = differentiable(around)
-    value = made(x, local, method)
-    first = torch.autograd.grad(value, [x, *others], g, create_graph=True)
+    value = made(x, local, method, nodes_only=nodes_only)
+    unread = {"allow_unused": nodes_only, "materialize_grads": nodes_only}
+    first = torch.autograd.grad(value, [x, *others], g[: len(value)], create_graph=True, **unread)
     along = [random(*slope.shape, seed=8 + k, dtype=dtype) for k, slope in enumerate(first)]
     along[1:] = [a * mask for a, mask in zip(along[1:], there, strict=True)]
     total = sum((slope * a).sum() for slope, a in zip(first, along, strict=True))
-    second = torch.autograd.grad(total + (value * g.detach()).sum(), [x, *others, g, *made.parameters()])
+    total = total + (value * g[: len(value)].detach()).sum()
+    second = torch.autograd.grad(total, [x, *others, g, *made.parameters()], **unread)
     return [value, *first, *second]
 
 
@@ -153,7 +155,8 @@ VARIANTS = [
 @pytest.mark.parametrize("changes", VARIANTS)
 @pytest.mark.parametrize(("hot", "lanes", "keep"), [(2**19, 16, 2**18), (1, 16, 0), (1, 2, 2**18)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(F64, 3e-14), (F32, 2e-5)])
-def test_blocked_is_plain_to_rounding(monkeypatch, changes, hot, lanes, keep, dtype, tolerance):
+@pytest.mark.parametrize("nodes_only", [False, True])
+def test_blocked_is_plain_to_rounding(monkeypatch, changes, hot, lanes, keep, dtype, tolerance, nodes_only):
     """In one piece or atom by atom, P kept or computed again. Observed 6e-15 and 9e-7 of the largest."""
     monkeypatch.setitem(windows.HOT, "cpu", hot)
     monkeypatch.setattr(windows, "LANES", lanes)
@@ -161,10 +164,20 @@ def test_blocked_is_plain_to_rounding(monkeypatch, changes, hot, lanes, keep, dt
     made = block_of(dtype, **changes)
     around = neighbourhood(changes["directional"] == "angular_bias", dtype)
     assert sum(len(w.table.parts) for w in around) == (1 if hot > 1 else 4)
-    pairs = zip(derivatives("blocked", made, around), derivatives("plain", made, around), strict=True)
+    found, expected = (derivatives(method, made, around, nodes_only) for method in ("blocked", "plain"))
+    pairs = zip(found, expected, strict=True)
     for one, other in pairs:
         assert one.dtype == dtype
         assert (one - other).abs().max() <= tolerance * max(1.0, float(other.detach().abs().max()))
+
+
+@pytest.mark.parametrize("method", ["plain", "blocked"])
+def test_self_tokens_alone_are_the_first_of_all(method):
+    made, around = block_of(directional="angular_bias"), neighbourhood()
+    x = random(ROWS, WIDTH)
+    nodes = made(x, around, method, nodes_only=True)
+    assert nodes.shape == (len(DEGREES), WIDTH)
+    assert (nodes - made(x, around, method)[: len(DEGREES)]).abs().max() < 1e-14
 
 
 @pytest.mark.parametrize("angular", [True, False])

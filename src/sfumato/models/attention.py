@@ -21,6 +21,14 @@ from sfumato.models.harmonics import legendre_slope
 from sfumato.models.windows import Part, Window
 
 
+class Heads(NamedTuple):
+    """Queries (n·H, Q, d), keys and values (n·H, K, d); Q is K, or 1 if only self tokens ask."""
+
+    q: Tensor
+    key: Tensor
+    v: Tensor
+
+
 class Bias(NamedTuple):
     """What is added to the products of queries and keys: log e + Σ_l w_l P_l(cosine).
 
@@ -74,55 +82,53 @@ def attend(
     return found
 
 
-def attention(qkv: Tensor, part: Part, bias: Bias, scale: float) -> tuple[Tensor, Tensor]:
-    """Return the attention of the rows of a part, and its weights.
+def attention(qkv: Heads, part: Part, bias: Bias, scale: float) -> tuple[Tensor, Tensor]:
+    """Return the attention of the rows that ask, and its weights.
 
     Args:
-        qkv: (t, 3·H·d).
+        qkv: queries, keys and values.
         part: the rows.
         bias: of the logits.
         scale: 1/(τ√d).
 
     Returns:
-        (t, H·d), and P (n·H, K, K).
+        (t, H·d), or (n, H·d) if only self tokens ask; P (n·H, Q, K).
     """
-    q, key, v = _spread(qkv, part)
-    p = _weights(q, key, bias, scale)
-    return _collect(torch.bmm(p, v), part), p
+    p = _weights(qkv, bias, scale)
+    return _collect(torch.bmm(p, qkv.v), part), p
 
 
 def attention_pull(
-    g: Tensor, qkv: Tensor, p: Tensor | None, part: Part, bias: Bias, scale: float
+    g: Tensor, qkv: Heads, p: Tensor | None, part: Part, bias: Bias, scale: float
 ) -> tuple[Tensor, BiasGradient]:
     """Return the gradients of queries, keys and values, and of what was added to the logits.
 
     With G the gradient of O: dV = PᵀG, dP = GVᵀ, dS = P∘(dP − ΣP∘dP), dQ = dS K, dK = dSᵀQ.
 
     Args:
-        g: (t, H·d) of the result.
-        qkv: (t, 3·H·d).
+        g: of the result.
+        qkv: queries, keys and values.
         p: P, or None to compute it again.
         part: the rows.
         bias: of the logits.
         scale: 1/(τ√d).
     """
-    q, key, v = _spread(qkv, part)
-    p = _weights(q, key, bias, scale) if p is None else p
+    p = _weights(qkv, bias, scale) if p is None else p
     g = _spread_one(g, part)
-    found = torch.empty(3, *q.shape, dtype=q.dtype, device=q.device)
-    torch.bmm(_turned(p), g, out=found[2])
-    ds = _through_softmax(torch.bmm(g, _turned(v)), p)
-    torch.bmm(ds, key, out=found[0])
-    torch.bmm(_turned(ds), q, out=found[1])
+    found, by = _empty(qkv)
+    _collected(p, g, out=by.v)
+    ds = _through_softmax(torch.bmm(g, _turned(qkv.v)), p)
+    torch.bmm(ds, qkv.key, out=by.q)
+    _collected(ds, qkv.q, out=by.key)
     found[:2] *= scale
     return _collect(found, part), _of_bias(ds, bias, _slope(bias))
 
 
 def attention_second(
-    a: Tensor,
+    a: Heads,
     along: tuple[Tensor | None, Tensor | None],
     g: Tensor,
-    qkv: Tensor,
+    qkv: Heads,
     p: Tensor | None,
     part: Part,
     bias: Bias,
@@ -135,25 +141,24 @@ def attention_second(
     with W = (dP − D)∘(T − t) + G eᵀ.
 
     Args:
-        a: (t, 3·H·d) change of queries, keys and values.
+        a: changes of queries, keys and values.
         along: (n, K) and (n, K, K) changes of log e and of the cosines; None for none.
-        g: (t, H·d) G.
-        qkv: (t, 3·H·d).
+        g: of the result, G.
+        qkv: queries, keys and values.
         p: P, or None to compute it again.
         part: the rows.
         bias: of the logits.
         scale: 1/(τ√d).
 
     Returns:
-        (t, H·d) the change; (t, 3·H·d) and those of the bias, gradients.
+        The change, as the result; (t, 3·H·d) and those of the bias, gradients.
     """
-    q, key, v = _spread(qkv, part)
-    p = _weights(q, key, bias, scale) if p is None else p
+    q, key, v = qkv
+    p = _weights(qkv, bias, scale) if p is None else p
     g = _spread_one(g, part)
-    to_q, to_k, to_v = _spread(a, part)
     n, k = bias.edge.shape
-    change = torch.bmm(to_q, _turned(key)).baddbmm_(q, _turned(to_k)).mul_(scale)
-    by_head = change.view(n, -1, k, k)
+    change = torch.bmm(a.q, _turned(key)).baddbmm_(q, _turned(a.key)).mul_(scale)
+    by_head = change.view(n, -1, *p.shape[1:])
     to_edge, to_cosine = along
     if to_edge is not None:
         by_head.add_(to_edge[:, None, None, :])
@@ -163,25 +168,37 @@ def attention_second(
     dp = torch.bmm(g, _turned(v))
     change.sub_(torch.linalg.vecdot(p, change)[..., None])
     dp.sub_(torch.linalg.vecdot(p, dp)[..., None])
-    z = _through_softmax(torch.bmm(g, _turned(to_v)).addcmul_(dp, change), p)
+    z = _through_softmax(torch.bmm(g, _turned(a.v)).addcmul_(dp, change), p)
     ds, to_p = dp.mul_(p), change.mul_(p)
-    found = torch.empty(3, *q.shape, dtype=q.dtype, device=q.device)
-    torch.bmm(z, key, out=found[0]).baddbmm_(ds, to_k)
-    torch.bmm(_turned(z), q, out=found[1]).baddbmm_(_turned(ds), to_q)
-    torch.bmm(_turned(to_p), g, out=found[2])
+    found, by_qkv = _empty(qkv)
+    torch.bmm(z, key, out=by_qkv.q).baddbmm_(ds, a.key)
+    _collected(z, q, out=by_qkv.key).add_(_collected(ds, a.q))
+    _collected(to_p, g, out=by_qkv.v)
     found[:2] *= scale
     by = _of_bias(z, bias, slope)
     if to_cosine is not None:
         _add_turning(by, ds.view(n, -1, k, k) * to_cosine[:, None], bias)
-    return _collect(torch.bmm(to_p, v).baddbmm_(p, to_v), part), _collect(found, part), by
+    return _collect(torch.bmm(to_p, v).baddbmm_(p, a.v), part), _collect(found, part), by
+
+
+def _collected(p: Tensor, asked: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return (n·H, K, d): Pᵀ times what asks; with one row of it, a product without a sum is much faster."""
+    product = torch.mul if p.shape[1] == 1 else torch.bmm
+    return product(_turned(p), asked, out=out)
 
 
 def _turned(windows: Tensor) -> Tensor:
     return windows.transpose(1, 2)
 
 
-def _spread(rows: Tensor, part: Part) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries, keys and values (n·H, K, d) of (t, 3·H·d) rows."""
+def spread(rows: Tensor, part: Part, nodes_only: bool = False) -> Heads:
+    """Return queries, keys and values of (t, 3·H·d) rows.
+
+    Args:
+        rows: heads inside each third.
+        part: the rows.
+        nodes_only: only self tokens ask.
+    """
     k, heads = part.present.shape[2], len(part.collect_one) // len(part.rows)
     flat = rows.view(len(rows) * 3 * heads, -1)
     length = len(flat) - 2 * heads
@@ -189,31 +206,45 @@ def _spread(rows: Tensor, part: Part) -> tuple[Tensor, Tensor, Tensor]:
         flat.narrow(0, c * heads, length).index_select(0, part.take).view(-1, k, flat.shape[1])
         for c in range(3)
     )
-    return q, key, v
+    return Heads(q[:, :1] if nodes_only else q, key, v)
 
 
 def _spread_one(rows: Tensor, part: Part) -> Tensor:
-    """Return (n·H, K, d) of (t, H·d) rows, zero in empty places."""
+    """Return (n·H, K, d) of (t, H·d) rows, zero in empty places; (n·H, 1, d) of (n, H·d)."""
     n, _, k, _ = part.present.shape
+    if len(rows) < len(part.rows):
+        return rows.view(len(part.collect_one) // len(part.rows) * n, 1, -1)
     found = rows.view(len(part.collect_one), -1).index_select(0, part.take_one)
     found.view(n, -1, k, found.shape[1]).mul_(part.present)
     return found.view(-1, k, found.shape[1])
 
 
 def _collect(windows: Tensor, part: Part) -> Tensor:
-    """Return (t, ·) rows of (n·H, K, d) or (3, n·H, K, d)."""
+    """Return (t, ·) rows of (n·H, K, d) or (3, n·H, K, d), or (n, ·) of (n·H, 1, d)."""
+    if windows.shape[-2] < part.present.shape[2]:
+        return windows.view(len(part.present), -1)
     index = part.collect if windows.dim() == 4 else part.collect_one
     return windows.view(-1, windows.shape[-1]).index_select(0, index).view(len(part.rows), -1)
 
 
-def _weights(q: Tensor, key: Tensor, bias: Bias, scale: float) -> Tensor:
-    """Return P (n·H, K, K)."""
+def _empty(qkv: Heads) -> tuple[Tensor, Heads]:
+    """Return (3, n·H, K, d) to be filled, zero for rows that do not ask, and its three parts."""
+    found = qkv.v.new_empty(3, *qkv.v.shape)
+    asking = qkv.q.shape[1]
+    found[0, :, asking:] = 0
+    return found, Heads(found[0, :, :asking], found[1], found[2])
+
+
+def _weights(qkv: Heads, bias: Bias, scale: float) -> Tensor:
+    """Return P (n·H, Q, K)."""
     n, k = bias.edge.shape
     if bias.angles is None or bias.weights is None:
-        logits = torch.bmm(q, _turned(key)).mul_(scale)
+        logits = torch.bmm(qkv.q, _turned(qkv.key)).mul_(scale)
     else:
-        logits = _each(bias.weights, bias.angles).view(-1, k, k).baddbmm_(q, _turned(key), alpha=scale)
-    logits.view(n, -1, k, k).add_(bias.edge[:, None, None, :])
+        logits = (
+            _each(bias.weights, bias.angles).view(-1, k, k).baddbmm_(qkv.q, _turned(qkv.key), alpha=scale)
+        )
+    logits.view(n, -1, *logits.shape[1:]).add_(bias.edge[:, None, None, :])
     return torch.softmax(logits, -1)
 
 

@@ -18,7 +18,15 @@ from torch import Tensor
 from torch.autograd import Function
 
 from sfumato.models import calculus
-from sfumato.models.attention import Bias, BiasGradient, attention, attention_pull, attention_second
+from sfumato.models.attention import (
+    Bias,
+    BiasGradient,
+    Heads,
+    attention,
+    attention_pull,
+    attention_second,
+    spread,
+)
 from sfumato.models.windows import HOT, Part, Window, Windows
 
 KEEP = 2**18
@@ -29,7 +37,9 @@ Totals = dict[str, Tensor] | None
 Rows = slice | Tensor
 
 
-def attend_rows(x: Tensor, windows: Windows, scale: float, weights: Weights, keep: bool = True) -> Tensor:
+def attend_rows(
+    x: Tensor, windows: Windows, scale: float, weights: Weights, keep: bool = True, nodes_only: bool = False
+) -> Tensor:
     """Return x + W attention(norm x), differentiable twice, but not twice by the weights.
 
     Args:
@@ -38,10 +48,12 @@ def attend_rows(x: Tensor, windows: Windows, scale: float, weights: Weights, kee
         scale: 1/(τ√d).
         weights: `qkv.weight`, `qkv.bias`, `out.weight`, `out.bias` and, with an angular bias, `angles`.
         keep: intermediate results for the gradient; else they are computed again, from x alone.
+        nodes_only: only self tokens are updated.
     """
     for window in windows:
-        plan = _AttentionPlan(keep, len(windows) == 1, window, scale)
-        x = _apply(x, window.bias, window.cosine, plan, weights)
+        plan = _AttentionPlan(keep, len(windows) == 1, window, scale, nodes_only)
+        # A self token has no angle to another.
+        x = _apply(x, window.bias, None if nodes_only else window.cosine, plan, weights)
     return x
 
 
@@ -146,24 +158,40 @@ class _Feed:
         return self.down.push(a_f).add_(a.x), _Gradient(x)
 
 
+def _onto(values: Tensor, x: Tensor) -> Tensor:
+    """Return x with values added to its first rows."""
+    first = len(values)
+    values.add_(x[:first])
+    return values if first == len(x) else torch.cat([values, x[first:]])
+
+
 class _Attend:
-    def __init__(self, weights: Weights, part: Part, bias: Bias, scale: float, total: Totals) -> None:
+    """If only self tokens ask, the other rows stay as they are."""
+
+    def __init__(
+        self, weights: Weights, part: Part, bias: Bias, scale: float, nodes_only: bool, total: Totals
+    ) -> None:
         self.qkv, self.out = _Linear(weights, "qkv", total), _Linear(weights, "out", total)
         self.part, self.bias, self.scale = part, bias, scale
+        self.asking = len(part.present) if nodes_only else len(part.rows)
         self.by_angles = None if total is None or bias.weights is None else total["angles"]
+
+    def spread(self, rows: Tensor) -> Heads:
+        return spread(rows, self.part, self.asking < len(self.part.rows))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor | None]]:
         n, r = calculus.norm(x)
-        qkv = self.qkv(n)
+        qkv = self.spread(self.qkv(n))
         o, p = attention(qkv, self.part, self.bias, self.scale)
-        return self.out(o).add_(x), [n, r, qkv, o, p if p.numel() <= KEEP else None]
+        return _onto(self.out(o), x), [n, r, *qkv, o, p if p.numel() <= KEEP else None]
 
     def pull(self, g: Tensor, state: Sequence[Tensor]) -> tuple[_Gradient, list[Tensor]]:
-        n, r, qkv, o, p = state
-        g_o = self.out.pull(g)
-        g_qkv, by = attention_pull(g_o, qkv, p, self.part, self.bias, self.scale)
+        n, r, q, key, v, o, p = state
+        asking = g[: self.asking]
+        g_o = self.out.pull(asking)
+        g_qkv, by = attention_pull(g_o, Heads(q, key, v), p, self.part, self.bias, self.scale)
         g_n = self.qkv.pull(g_qkv)
-        self.out.count(g, o)
+        self.out.count(asking, o)
         self.qkv.count(g_qkv, n)
         x = calculus.norm_pull(g_n, n, r).add_(g)
         return self._gradient(x, by), [g_o, g_qkv, g_n]
@@ -171,16 +199,16 @@ class _Attend:
     def second(
         self, a: _Gradient, g: Tensor, state: Sequence[Tensor], pulled: Sequence[Tensor]
     ) -> tuple[Tensor, _Gradient]:
-        (n, r, qkv, _, p), (g_o, g_qkv, g_n) = state, pulled
+        (n, r, q, key, v, _, p), (g_o, g_qkv, g_n) = state, pulled
         a_n, bend = calculus.norm_second(a.x, g_n, n, r)
-        a_qkv = self.qkv.push(a_n)
-        along = (a.bias, a.cosine)
-        a_o, x_qkv, by = attention_second(a_qkv, along, g_o, qkv, p, self.part, self.bias, self.scale)
-        self.out.count(g, a_o, constant=False)
+        a_qkv = self.spread(self.qkv.push(a_n))
+        inputs = ((a.bias, a.cosine), g_o, Heads(q, key, v), p)
+        a_o, x_qkv, by = attention_second(a_qkv, *inputs, self.part, self.bias, self.scale)
+        self.out.count(g[: self.asking], a_o, constant=False)
         self.qkv.count(g_qkv, a_n, constant=False)
         self.qkv.count(x_qkv, n)
         x = calculus.norm_pull(self.qkv.pull(x_qkv), n, r).add_(bend)
-        return self.out.push(a_o).add_(a.x), self._gradient(x, by)
+        return _onto(self.out.push(a_o), a.x), self._gradient(x, by)
 
     def _gradient(self, x: Tensor, by: BiasGradient) -> _Gradient:
         if self.by_angles is not None and by.weights is not None:
@@ -212,18 +240,19 @@ class _AttentionPlan:
     whole: bool
     window: Window
     scale: float
+    nodes_only: bool
 
     def pieces(
         self, x: Tensor, bias: Tensor | None, weights: Weights, total: Totals
     ) -> Iterator[tuple[Rows, slice, _Piece]]:
         assert bias is not None
-        angles = self.window.angles
+        angles = None if self.nodes_only else self.window.angles
         # P_0 has no weight: it would only tell edges from the self token.
         polynomials = None if angles is None else torch.nn.functional.pad(weights["angles"], (1, 0))
         for part in self.window.table.parts:
             atoms = part.atoms
             local = Bias(bias[atoms], None if angles is None else angles.detach()[atoms], polynomials)
-            yield part.rows, atoms, _Attend(weights, part, local, self.scale, total)
+            yield part.rows, atoms, _Attend(weights, part, local, self.scale, self.nodes_only, total)
 
 
 @dataclass(frozen=True)

@@ -91,15 +91,22 @@ class Block(nn.Module):
         self.feed = nn.ModuleDict(feeds)
         self.gated = config.gated
 
-    def forward(self, x: Tensor, windows: Windows, method: Method, keep: bool = True) -> Tensor:
-        """Update (T, C) tokens, the self tokens first; see `attend_rows` for `keep`."""
-        nodes = sum(len(window.bias) for window in windows) if "node" in self.feed else 0
+    def forward(
+        self, x: Tensor, windows: Windows, method: Method, keep: bool = True, nodes_only: bool = False
+    ) -> Tensor:
+        """Update (T, C) tokens, the self tokens first; see `attend_rows` for `keep`.
+
+        With `nodes_only` the (N, C) self tokens alone are updated and returned.
+        """
+        atoms = sum(len(window.bias) for window in windows)
+        nodes = atoms if "node" in self.feed else 0
+        last = atoms if nodes_only else len(x)
         # Under autocast operations differ in precision among each other; the blocked ones keep to one.
         if method == "blocked" and not torch.is_autocast_enabled(x.device.type):
             attention, feed = (dict(part.named_parameters()) for part in (self.attention, self.feed))
-            x = attend_rows(x, windows, self.attention.scale, attention, keep)
-            return feed_rows(x, nodes, self.gated, feed, keep)
-        x = x + self.attention(normalise(x), windows)
+            x = attend_rows(x, windows, self.attention.scale, attention, keep, nodes_only)
+            return feed_rows(x[:last], nodes, self.gated, feed, keep)
+        x = (x + self.attention(normalise(x), windows))[:last]
         h = normalise(x)
         if not nodes:
             return x + self.feed["edge"](h)  # type: ignore[no-any-return]
@@ -124,9 +131,18 @@ class Layer(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, windows: tuple[Windows, Windows], method: Method, keep: bool = True
+        self,
+        x: Tensor,
+        windows: tuple[Windows, Windows],
+        method: Method,
+        keep: bool = True,
+        nodes_only: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the (T, C) tokens and what this layer adds to the (N, C) node vectors."""
-        x = self.arriving(self.leaving(x, windows[0], method, keep), windows[1], method, keep)
+        """Return the (T, C) tokens and what this layer adds to the (N, C) node vectors.
+
+        With `nodes_only` the edges of the last attention, which nothing reads, are left out: (N, C) tokens.
+        """
+        x = self.leaving(x, windows[0], method, keep)
+        x = self.arriving(x, windows[1], method, keep, nodes_only)
         n = sum(len(window.bias) for window in windows[0])
         return x, None if self.readout is None else self.readout(normalise(x[:n]))

@@ -144,7 +144,8 @@ class MinDScAIP(nn.Module):
         both = windows(topology, geometry, direction, self.config, self.dtype)
         nodes = None
         for layer in self.layers:
-            x, read = layer(x, both, self.method, not self.checkpointing)
+            unread = layer is self.layers[-1] and len(self.heads) == 1  # the energy needs no edges
+            x, read = layer(x, both, self.method, not self.checkpointing, unread)
             if read is not None:
                 nodes = read if nodes is None else nodes + read
         nodes = x[:n] if nodes is None else nodes + x[:n]
