@@ -122,11 +122,11 @@ def single(batch, found):
     return Prediction(found.energy.astype(np.float32), found.forces.astype(np.float32), stress)
 
 
-def loud(batch, found):
-    """Numerical noise of 2 meV/Å that depends on the last digits of the input."""
+def loud(batch, found, size=2e-3):
+    """Numerical noise in eV/Å that depends on the last digits of the input."""
     seed = np.frombuffer(batch.positions.tobytes(), dtype=np.uint32)
     noise = np.random.default_rng(seed).normal(size=found.forces.shape)
-    return replace(found, forces=found.forces + 2e-3 * (noise - noise.mean(axis=0)))
+    return replace(found, forces=found.forces + size * (noise - noise.mean(axis=0)))
 
 
 class Restless:

@@ -198,6 +198,16 @@ def test_rounding_shrinks_in_double_precision():
     assert report["precisions"].status == "passed"
 
 
+def test_jumps_are_looked_for_in_double_precision_where_it_is_offered():
+    """At 7.7 Å truncated Lennard-Jones jumps by 1e-4 eV, less than single precision shows here."""
+    cut = PairPotential("hard", LennardJones(), cutoff=7.7, switch_from=None)
+    single = Changed(lambda batch, found: broken.loud(batch, cut.predict(batch), 3e-4))
+    assert check(single, settings=QUICK)["cutoff"].status == "passed"
+    single.with_dtype = lambda name: single if name == "float32" else cut
+    report = check(single, settings=QUICK)
+    assert "7.7 Å: jump of the energy" in report["cutoff"].where
+
+
 def test_noise_that_does_not_shrink_is_no_rounding():
     coarse = Changed(broken.single)
     report = check(Changed(with_dtype=lambda name: coarse), settings=QUICK)

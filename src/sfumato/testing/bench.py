@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -164,6 +165,27 @@ class Bench:
         self._slopes: dict[tuple[str, int], Slope] = {}
         self.elements = self._choose_elements()
         self._structures: dict[str, System | str] = {}
+
+    # --- precision
+
+    @property
+    def claims(self) -> str:
+        """The precision that the potential says it has, or nothing."""
+        return str(getattr(self.potential, "dtype", "")).removeprefix("torch.")
+
+    @cached_property
+    def double(self) -> Bench:
+        """The bench of the same potential in double precision; this one if it has no other."""
+        with_dtype = getattr(self.potential, "with_dtype", None)
+        if with_dtype is None or self.claims == "float64":
+            return self
+        return Bench(with_dtype("float64"), self.settings)
+
+    @property
+    def counted(self) -> int:
+        """Evaluations so far, in all precisions."""
+        twin = self.__dict__.get("double", self)
+        return self.evaluations + (0 if twin is self else int(twin.evaluations))
 
     # --- evaluations
 
