@@ -1,5 +1,6 @@
 """A MinDScAIP model as a potential: the same numbers in any company, memory, precision; bad input; specs."""
 
+import copy
 import dataclasses
 import re
 from pathlib import Path
@@ -368,10 +369,29 @@ def test_a_file_is_a_spec_and_the_list_says_so(tmp_path):
     assert found.name == "mine"
     assert found.identity == potential().identity
     assert load(str(tmp_path / "mine.safetensors")).dtype == "float32"
+
+
+def test_the_folder_of_a_training_run_is_its_model(tmp_path):
+    with pytest.raises(ValueError, match="no folder of a training run, or none that was evaluated yet"):
+        load(tmp_path)
+    save(tmp_path / "model.safetensors", network())
+    assert load(tmp_path).identity == load(tmp_path / "model.safetensors").identity
+
+
+def test_a_users_factory_offers_what_its_model_offers(tmp_path):
+    save(tmp_path / "mine.safetensors", network())
+    code = f"from sfumato import load\ndef make():\n    return load({str(tmp_path / 'mine.safetensors')!r})\n"
+    (tmp_path / "model.py").write_text(code)
+    found = copy.deepcopy(load(f"{tmp_path / 'model.py'}:make"))
+    assert found.elements == {1, 8}
+    double = found.with_dtype("float64")
+    assert double.dtype == "float64"
+    assert double.identity not in (found.identity, double.made.identity)
+    assert not hasattr(found, "neither")
     (tmp_path / "old.pt").write_bytes(b"PK\x03\x04")
     with pytest.raises(ValueError, match="is a pickle"):
         load(tmp_path / "old.pt")
-    assert {"mindscaip:PRESET[:RANK]", "FILE.safetensors"} <= {row[0] for row in describe()}
+    assert {"mindscaip:PRESET[:RANK]", "FILE.safetensors, RUN"} <= {row[0] for row in describe()}
 
 
 def test_models_of_the_package_are_files_in_its_data(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from sfumato.potentials.potential import FromASE, Potential, fingerprint
 from sfumato.systems import Batch, Prediction, digest
@@ -114,7 +115,7 @@ def describe() -> list[tuple[str, str, str]]:
     rows = [(f"{name}{row.form}", row.what, row.needs) for name, row in NAMED.items()]
     return [
         *rows,
-        ("FILE.safetensors", "a MinDScAIP model", ""),
+        ("FILE.safetensors, RUN", "a MinDScAIP model, or the best one of a training run", ""),
         ("FILE.py:FACTORY, PACKAGE.MODULE:FACTORY", "your own: returns an ASE calculator", ""),
     ]
 
@@ -150,8 +151,8 @@ def resolve(spec: str) -> Potential:
     """Return the potential that a spec names.
 
     Args:
-        spec: a name of `NAMED` (with ":argument" where it takes one), a `.safetensors` file,
-            `path/to/file.py:factory`, or `package.module:factory`.
+        spec: a name of `NAMED` (with ":argument" where it takes one), a `.safetensors` file, the folder of
+            a training run, `path/to/file.py:factory`, or `package.module:factory`.
             A factory takes nothing and returns an ASE calculator or a Potential.
             Its identity covers the source of the factory's file and what the factory returned, not the
             source of other files of the user that it imports.
@@ -173,15 +174,29 @@ def resolve(spec: str) -> Potential:
         from sfumato.potentials.mindscaip import from_file
 
         return from_file(Path(spec).expanduser())
+    if spec and Path(spec).is_dir():
+        return _from_run(spec)
     if not colon or not tail:
         hint = "add :factory, the name of a function in it" if spec.endswith(".py") else nearest(spec, NAMED)
         raise ValueError(f"unknown model {spec!r}; {hint}")
     return _from_factory(spec, head, tail)
 
 
+def _from_run(folder: str) -> Potential:
+    from sfumato.potentials.mindscaip import from_file
+
+    path = Path(folder) / "model.safetensors"
+    if not path.is_file():
+        raise ValueError(f"model {folder!r}: no folder of a training run, or none that was evaluated yet")
+    return from_file(path)
+
+
 @dataclass(frozen=True)
 class FromFactory:
-    """A Potential that a user's function made; its identity also covers the source of that function."""
+    """A Potential that a user's function made; its identity also covers the source of that function.
+
+    Whatever else the Potential offers (elements, other precisions, its calculator) is offered too.
+    """
 
     made: Potential
     source: str
@@ -204,6 +219,14 @@ class FromFactory:
     def predict(self, batch: Batch) -> Prediction:
         """See Potential."""
         return self.made.predict(batch)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "made":  # asked for while it is being copied
+            raise AttributeError(name)
+        found = getattr(self.made, name)
+        if name not in ("to", "with_dtype"):
+            return found
+        return lambda *args, **settings: FromFactory(found(*args, **settings), self.source)
 
 
 def _from_factory(spec: str, module_name: str, factory_name: str) -> Potential:
