@@ -13,16 +13,13 @@ import numpy as np
 
 from sfumato import datasets
 from sfumato.config import read_settings
-from sfumato.execution.evaluate import Evaluate
 from sfumato.execution.folder import RunFolder, RunFolderError, provenance
 from sfumato.execution.pool import PoolSettings
-from sfumato.execution.records import Header, read_records
-from sfumato.execution.runner import run
 from sfumato.frames import Category, FrameSet
 from sfumato.io import read_frame_set
 from sfumato.potentials.potential import Potential
 from sfumato.protocols import eval as protocol
-from sfumato.protocols.run import Model, Watcher, resolved
+from sfumato.protocols.models import Model, Watcher, Way, evaluated, manifest_of, recorded, resolved
 from sfumato.systems import Batch, Prediction, ScanSet
 
 STRUCTURES = (".xyz", ".extxyz", ".db", ".aselmdb", ".json", ".traj")
@@ -108,23 +105,12 @@ def run_eval(
     folder = RunFolder(out or Path("runs") / f"{protocol.NAME}-{whole.name}")
     manifest = _manifest(whole, asked, settings, chosen)
     folder.begin(manifest)
+    way = Way(pool, retry_failed, watch)
     results = {}
     for model in chosen:
-        identity = model.potential.identity
-        items = list(protocol.plan(frames, identity, settings))
-        header = Header(protocol.NAME, protocol.VERSION, model.name, identity, manifest["provenance"])
-        with folder.open(header) as file:
-            with watch(model.name) as callback:
-                run(
-                    Evaluate(model.spec or model.potential, identity),
-                    items,
-                    file,
-                    chunk=model.potential.chunk,
-                    pool=pool if model.spec else PoolSettings(workers=0),
-                    retry_failed=retry_failed,
-                    watch=callback,
-                )
-            results[model.name] = protocol.analyse(frames, file.records, model.name, identity, settings)
+        name, identity = model.name, model.potential.identity
+        records = evaluated(folder, manifest, model, list(protocol.plan(frames, identity, settings)), way)
+        results[name] = protocol.analyse(frames, records, name, identity, settings)
     return EvalRun(frames, results, settings, manifest, folder.path)
 
 
@@ -135,21 +121,17 @@ def load_eval(folder: Path) -> EvalRun:
         ValueError: the folder or its records are damaged, or the data is not here or has changed.
     """
     run_folder = RunFolder(folder)
-    manifest = run_folder.manifest()
-    if (manifest.get("protocol"), manifest.get("version")) != (protocol.NAME, protocol.VERSION):
-        raise RunFolderError(f"{folder}: a run of {manifest.get('protocol')!r}, not {protocol.NAME!r}")
+    manifest = manifest_of(run_folder, protocol.NAME, protocol.VERSION)
     data, declared = manifest["data"], manifest["source"]
     whole = _read(data["spec"], declared)
     if whole.identity != data["identity"]:
         raise RunFolderError(f"{folder}: the data set {data['spec']} has changed since this run")
     frames = whole.take(protocol.select(whole, manifest["split"], manifest["limit_per_subset"]))
     settings = protocol.Settings(**manifest["settings"])
-    results = {}
-    for name in manifest["models"]:
-        path = run_folder.record_path(name)
-        if path.exists():
-            header, records = read_records(path)
-            results[name] = protocol.analyse(frames, records, name, header.identity, settings)
+    results = {
+        name: protocol.analyse(frames, records, name, identity, settings)
+        for name, identity, records in recorded(run_folder, manifest)
+    }
     return EvalRun(frames, results, settings, manifest, folder)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +12,13 @@ from typing import Any
 import numpy as np
 
 from sfumato import datasets
-from sfumato.execution.evaluate import Evaluate
 from sfumato.execution.folder import RunFolder, RunFolderError, provenance
 from sfumato.execution.pool import PoolSettings
-from sfumato.execution.records import Header, read_records
-from sfumato.execution.runner import Watch, run
+from sfumato.execution.records import read_records
 from sfumato.potentials.potential import Potential
-from sfumato.potentials.specs import resolve
 from sfumato.protocols import bsct
+from sfumato.protocols.models import Model, Watcher, Way, evaluated, manifest_of, recorded, resolved
 from sfumato.systems import Batch, Scan, ScanSet
-
-Watcher = Callable[[str], AbstractContextManager[Watch]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,38 +45,6 @@ class BsctRun:
             | {"limit_per_bond": self.manifest["limit_per_bond"]},
             "provenance": self.manifest["provenance"] | {"data": self.manifest["data"]},
         }
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """A model as the user named it."""
-
-    name: str
-    spec: str | None
-    potential: Potential
-
-    @classmethod
-    def of(cls, model: str | Potential) -> Model:
-        """Read `SPEC`, `NAME=SPEC`, or a Potential."""
-        if not isinstance(model, str):
-            return cls(model.name, None, model)
-        named = re.fullmatch(r"([\w.+-]+)=(.+)", model)
-        spec = named[2] if named else model
-        potential = resolve(spec)
-        return cls(named[1] if named else potential.name, spec, potential)
-
-
-def resolved(models: Sequence[str | Potential]) -> list[Model]:
-    """Resolve the models of a run.
-
-    Raises:
-        ValueError: a spec that cannot be resolved, or two models of one name.
-    """
-    found = [Model.of(model) for model in models]
-    for name, count in Counter(subject.name for subject in found).items():
-        if count > 1:
-            raise ValueError(f"{count} models are called {name!r}; tell them apart with --model NAME=SPEC")
-    return found
 
 
 def run_bsct(
@@ -122,23 +84,12 @@ def run_bsct(
     folder = RunFolder(out or default_folder(scan_set))
     manifest = _manifest(data, scan_set, limit_per_bond, settings, chosen)
     folder.begin(manifest)
+    way = Way(pool, retry_failed, watch)
     results = {}
-    for subject in chosen:
-        identity = subject.potential.identity
-        items = list(bsct.plan(scans, identity, settings))
-        header = Header(bsct.NAME, bsct.VERSION, subject.name, identity, manifest["provenance"])
-        with folder.open(header) as file:
-            with watch(subject.name) as callback:
-                run(
-                    Evaluate(subject.spec or subject.potential, identity),
-                    items,
-                    file,
-                    chunk=subject.potential.chunk,
-                    pool=pool if subject.spec else PoolSettings(workers=0),
-                    retry_failed=retry_failed,
-                    watch=callback,
-                )
-            results[subject.name] = bsct.analyse(scans, file.records, subject.name, identity, settings)
+    for model in chosen:
+        name, identity = model.name, model.potential.identity
+        records = evaluated(folder, manifest, model, list(bsct.plan(scans, identity, settings)), way)
+        results[name] = bsct.analyse(scans, records, name, identity, settings)
     return BsctRun(scan_set, results, settings, manifest, folder.path)
 
 
@@ -149,20 +100,16 @@ def load_bsct(folder: Path) -> BsctRun:
         ValueError: the folder or its records are damaged, or the data set is not here or has changed.
     """
     run_folder = RunFolder(folder)
-    manifest = run_folder.manifest()
-    if (manifest.get("protocol"), manifest.get("version")) != (bsct.NAME, bsct.VERSION):
-        raise RunFolderError(f"{folder}: a run of {manifest.get('protocol')!r}, which is not {bsct.NAME!r}")
+    manifest = manifest_of(run_folder, bsct.NAME, bsct.VERSION)
     scan_set = datasets.load(manifest["data"]["spec"])
     if scan_set.identity != manifest["data"]["identity"]:
         raise RunFolderError(f"{folder}: the data set {manifest['data']['spec']} has changed since this run")
     settings = bsct.Settings(**manifest["settings"])
     scans = bsct.select(scan_set, manifest["limit_per_bond"])
-    results = {}
-    for name in manifest["models"]:
-        path = run_folder.record_path(name)
-        if path.exists():
-            header, records = read_records(path)
-            results[name] = bsct.analyse(scans, records, name, header.identity, settings)
+    results = {
+        name: bsct.analyse(scans, records, name, identity, settings)
+        for name, identity, records in recorded(run_folder, manifest)
+    }
     return BsctRun(scan_set, results, settings, manifest, folder)
 
 
@@ -211,15 +158,15 @@ def plan_bsct(
     scans = bsct.select(scan_set, limit_per_bond)
     folder = RunFolder(out or default_folder(scan_set))
     costs = []
-    for subject in resolved(models):
-        path = folder.record_path(subject.name)
+    for model in resolved(models):
+        path = folder.record_path(model.name)
         records = read_records(path)[1] if path.exists() else {}
-        items = list(bsct.plan(scans, subject.potential.identity, settings))
+        items = list(bsct.plan(scans, model.potential.identity, settings))
         todo = [item for item in items if item.key not in records]
-        timed = _time_frames(subject.potential, scans, samples)
+        timed = _time_frames(model.potential, scans, samples)
         seconds = sum(np.interp(len(item.payload.numbers), *timed) for item in todo)
         costs.append(
-            Cost(subject.name, len(items), len(items) - len(todo), seconds, min(timed[1]), max(timed[1]))
+            Cost(model.name, len(items), len(items) - len(todo), seconds, min(timed[1]), max(timed[1]))
         )
     return costs
 
