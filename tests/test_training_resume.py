@@ -16,7 +16,7 @@ from sfumato.training.log import Log, read_log
 from sfumato.training.loop import train
 from tests import made_training as made
 
-TIMES = ("seconds", "cpu", "structures_per_second")
+TIMES = ("seconds", "cpu", "structures_per_second", "reported")
 
 STAGES = (
     {"name": "pre", "objective": "direct", "denoising": {"share": 0.5}, "epochs": 2, "batch": 4, "lr": 3e-3},
@@ -102,6 +102,26 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(data, tmp_path):
     assert go(settings, tmp_path / "run").finished
     assert same(state(tmp_path / "whole"), state(tmp_path / "run"))
     assert curve(tmp_path / "whole") == curve(tmp_path / "run")
+
+
+def test_the_time_left_is_told_as_if_nothing_had_happened(data, tmp_path):
+    """Speed times time left are the structures left, also in the first line after a break or a stage."""
+    told = []
+    stages = {"name": "one", "epochs": 4, "batch": 4}, {"name": "two", "epochs": 2, "batch": 3}
+    settings = made.settings(data, *stages, log_steps=5)
+    go(settings, tmp_path / "run", steps=13, watch=told.append)
+    assert go(settings, tmp_path / "run", watch=told.append).finished
+    assert [(status.step, round(status.rate * status.seconds_left)) for status in told] == [
+        (5, 4 * 24 - 5 * 4),
+        (10, 4 * 24 - 10 * 4),
+        (15, 4 * 24 - 15 * 4),
+        (20, 4 * 24 - 20 * 4),
+        (24, 0),
+        (25, 2 * 24 - 3),
+        (30, 2 * 24 - 6 * 3),
+        (35, 2 * 24 - 11 * 3),
+        (40, 0),
+    ]
 
 
 def test_a_finished_run_is_left_as_it_is(data, tmp_path):

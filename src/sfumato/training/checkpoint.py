@@ -37,6 +37,8 @@ class Place:
         sums: of the terms of the loss since the last line of the log.
         counted: steps in these sums.
         structures: in these steps.
+        reported: `seconds` at that line, and those of evaluations since then.
+        told: how much of the stage was done at that line, in its unit.
     """
 
     stage: int = 0
@@ -52,6 +54,8 @@ class Place:
     sums: dict[str, float] = field(default_factory=dict)
     counted: int = 0
     structures: int = 0
+    reported: float = 0.0
+    told: float = 0.0
 
 
 def circumstances(settings: TrainSettings, data: str, group: Group) -> dict[str, Any]:

@@ -99,9 +99,8 @@ class _Run:
             raise ValueError(f"{folder}: processes see different states; is the folder shared by all nodes?")
         self.log = Log(folder, group.first, settings.tensorboard)
         self.parts = 1
-        self._saved = self._clock = self._reported = time.monotonic()
+        self._saved = self._clock = time.monotonic()
         self._cpu = time.process_time()
-        self._done = 0.0
         self.log.cut(self.place.total if found else -1)
         if found is None:
             if group.first:
@@ -133,7 +132,6 @@ class _Run:
         self.model.to(self.group.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimiser = optimiser(self.model, settings, stage.lr)
-        self._done = 0.0
         self.batches = Batches(self.loader(settings.data.train), settings, stage, skin(stage))
         self.held_out = None
         if settings.data.validation is not None:
@@ -329,7 +327,7 @@ class _Run:
             return
         began = time.monotonic()
         self.errors = measure(self.average, self.held_out, group)
-        self._reported += time.monotonic() - began
+        p.reported += time.monotonic() - began
         loss = group.agree(self.errors.loss(self.stage))
         self.count_time()
         facts = {k: v for k, v in asdict(self.errors).items() if np.isfinite(v)}
@@ -364,13 +362,13 @@ class _Run:
         losses = {name: value / max(p.counted, 1) for name, value in p.sums.items()}
         whole = float(stage.steps or stage.epochs or 1)
         done = whole if self.over() else self.progress()
-        took = max(time.monotonic() - self._reported, 1e-9)
-        speed, left = p.structures / took, took * (whole - done) / max(done - self._done, 1e-9)
+        took = max(p.seconds - p.reported, 1e-9)
+        speed, left = p.structures / took, took * (whole - done) / max(done - p.told, 1e-9)
         lr = rate(stage, done)
         facts = {"epoch": p.epoch, "lr": lr, **losses, "structures_per_second": speed}
         self.log.add("train", p.total, stage=stage.name, **facts, seconds=p.seconds, cpu=p.cpu)
         p.sums, p.counted, p.structures = {}, 0, 0
-        self._reported, self._done = time.monotonic(), done
+        p.reported, p.told = p.seconds, done
         if self.group.first:
             watch(Status(stage.name, done / whole, p.total, lr, losses, speed, self.errors, left))
 
@@ -379,7 +377,7 @@ class _Run:
         p = self.place
         p.stage += 1
         p.epoch += p.step > 0
-        p.first, p.step, p.done, p.best, p.waited = p.epoch, 0, 0, None, 0
+        p.first, p.step, p.done, p.best, p.waited, p.told = p.epoch, 0, 0, None, 0, 0.0
         if p.stage < len(self.settings.stages):
             self.begin(self.average)
             self.log.add("stage", p.total, name=self.stage.name)
