@@ -13,7 +13,7 @@ of MACE in the recipe of its published materials model (two layers, l = 2, 6 Å,
 Seconds are processor time where one thread of a CPU is used, else wall time. The matrix rate is what the
 machine does in each round in products of square float32 matrices. FLOPs are those of the products that the
 equations need, without padding or anything done twice: twice a product for energy and forces, three times
-that of queries with keys and of weights with values.
+that of queries with keys and of weights with values; of the last attention only what self tokens ask for.
 """
 
 from __future__ import annotations
@@ -94,13 +94,14 @@ def needed(model: Any, topology: Any) -> float:
     n, edges, width, hidden = len(topology.numbers), len(topology.reverse), c.width, c.width * c.hidden_factor
     rows, inner, up = n + edges, c.width * c.attention_factor, 3 if c.gated else 2
     features = model.geometry.in_features
-    attended = sum(
-        float((slots < rows).sum(1).square().sum()) for slots in (topology.out_slots, topology.in_slots)
-    )
+    leaving, arriving = ((slots < rows).sum(1).double() for slots in (topology.out_slots, topology.in_slots))
+    attended = c.layers * (leaving.square().sum() + arriving.square().sum())
     linear = edges * features * width + rows * width**2 + n * (width + 1) * hidden
     linear += c.layers * 2 * rows * (4 * width * inner + up * width * hidden)
     linear += c.layers * c.layer_readout * n * 2 * width * hidden
-    return float(2 * (2 * linear + 3 * c.layers * 2 * inner * attended))
+    linear -= edges * (2 * width * inner + up * width * hidden)
+    attended -= arriving.square().sum() - arriving.sum()
+    return float(2 * (2 * linear + 3 * 2 * inner * attended))
 
 
 def of_mace(millions: float, args: argparse.Namespace) -> tuple[Evaluate, int]:
