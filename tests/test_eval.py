@@ -16,8 +16,9 @@ from sfumato.metrics.errors import by_magnitude, energy_errors, force_errors, po
 from sfumato.models.pair import PAIRS
 from sfumato.protocols import eval as protocol
 from sfumato.protocols.eval_run import Source, load_eval, load_set, run_eval
-from sfumato.report.errors_page import errors_page, write_page
+from sfumato.report.errors_page import errors_page
 from sfumato.report.errors_table import NUMBERS, error_table
+from sfumato.report.html import write_page
 from sfumato.systems import Batch, Prediction, System
 from tests import made_runs
 from tests import made_training as made

@@ -13,7 +13,7 @@ from ase.build import molecule
 from sfumato import datasets
 from sfumato.protocols.run import run_bsct
 from sfumato.reference.scans import candidates
-from sfumato.report.html import write_report
+from sfumato.report.bsct_page import bsct_page
 from sfumato.report.molecule import scene, viewer
 from sfumato.systems import Scan, System
 from tests.test_bsct import Spring, diatomic, scan_set
@@ -81,7 +81,7 @@ def in_browser(page, folder):
 
 def test_the_slider_moves_the_atoms_in_a_real_browser(tmp_path):
     run = run_bsct([Spring(4.0)], scan_set(), out=tmp_path / "run")
-    page = write_report([run], tmp_path / "report.html").read_text()
+    page = bsct_page([run])
     catch = "<script>window.failures = []; addEventListener('error', e => failures.push(e.message));</script>"
     page = page.replace("<style>", catch + "<style>", 1).replace("</body>", PROBE + "</body>")
     start, first, last, failures = in_browser(page, tmp_path)

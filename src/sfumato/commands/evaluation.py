@@ -79,8 +79,9 @@ def report(path: Path, out: Path | None, table: Path | None) -> int:
     from sfumato.protocols.eval_run import load_eval
     from sfumato.protocols.run import load_bsct
     from sfumato.report.curves import curve_page, curve_table, find_logs
-    from sfumato.report.errors_page import errors_page, write_page
+    from sfumato.report.errors_page import errors_page
     from sfumato.report.errors_table import error_table
+    from sfumato.report.html import write_page
 
     logs = find_logs(path)
     if logs:
@@ -103,8 +104,9 @@ def report(path: Path, out: Path | None, table: Path | None) -> int:
 
 def _report_scans(runs: list[BsctRun], out: Path, table: Path | None) -> None:
     from sfumato.commands.runs import show_run
+    from sfumato.report.bsct_page import bsct_page
     from sfumato.report.export import write_table
-    from sfumato.report.html import write_report
+    from sfumato.report.html import write_page
     from sfumato.report.tables import bond_table
 
     for run in runs:
@@ -113,4 +115,4 @@ def _report_scans(runs: list[BsctRun], out: Path, table: Path | None) -> None:
         if table:
             write_table(run, table)
             say(f"table: {table}")
-    say(f"report: {write_report(runs, out)}")
+    say(f"report: {write_page(bsct_page(runs), out)}")

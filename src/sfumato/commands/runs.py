@@ -119,11 +119,12 @@ def compare(path: Path, metric: str) -> int:
 def demo(out: Path) -> int:
     """Evaluate real methods and broken ones on bundled scans, write a report and say where."""
     from sfumato.execution.pool import PoolSettings
-    from sfumato.report.html import write_report
+    from sfumato.report.bsct_page import bsct_page
+    from sfumato.report.html import write_page
 
     result = _run(RunOptions(model=list(DEMO_MODELS), out=out, workers=2), PoolSettings(workers=2))
     show_run(result)
-    written = write_report([result], out / "report.html")
+    written = write_page(bsct_page([result]), out / "report.html")
     say(f"\nOpen this file in a browser: {written.resolve()}")
     return DONE if result.complete else PARTIAL
 

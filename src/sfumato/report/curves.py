@@ -11,9 +11,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from sfumato.execution.progress import duration
-from sfumato.report.errors_page import bare_page
-from sfumato.report.html import _figure as figure_of
-from sfumato.report.plots import COLOURS, DASHES, _figure
+from sfumato.report.html import figure_block, page
+from sfumato.report.plots import COLOURS, DASHES, blank_figure
 from sfumato.report.tables import number, plain_table
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def curve_table(logs: Mapping[str, Log]) -> RenderableType:
 
 def curve_figure(logs: Mapping[str, Log], key: str, title: str) -> Figure:
     """Show an error on held-out frames against the time of training."""
-    figure = _figure(f"Held-out {title}", 440)
+    figure = blank_figure(f"Held-out {title}", 440)
     for k, (name, log) in enumerate(logs.items()):
         lines = [line for line in evaluations(log) if key in line]
         figure.add_scatter(
@@ -90,5 +89,5 @@ def curve_figure(logs: Mapping[str, Log], key: str, title: str) -> Figure:
 def curve_page(logs: Mapping[str, Log]) -> str:
     """Return an HTML page with the curves; it asks for nothing outside itself."""
     note = "Each point is an evaluation of the averaged weights; interruptions are left out of the time."
-    figures = [figure_of(f"c{k}", curve_figure(logs, *shown), note) for k, shown in enumerate(SHOWN)]
-    return bare_page("Training", "held-out errors while models were trained; written by Sfumato", figures)
+    figures = [figure_block(f"c{k}", curve_figure(logs, *shown), note) for k, shown in enumerate(SHOWN)]
+    return page("Training", "held-out errors while models were trained; written by Sfumato", figures)

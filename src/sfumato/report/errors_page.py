@@ -1,26 +1,14 @@
-"""HTML pages that ask for nothing outside themselves; the one about errors on labelled structures."""
+"""The HTML page about errors on labelled structures."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.report import errors_plots as plots
 from sfumato.report.errors_table import NUMBERS, Number, failures
-from sfumato.report.html import (
-    POLICY,
-    _figure,
-    _folded,
-    _head,
-    _linked,
-    _number_cell,
-    _pre,
-    _table,
-    _text,
-)
+from sfumato.report.html import figure_block, folded, folded_json, heading, linked, number_cell, page, table
 from sfumato.report.tables import interval
 
 if TYPE_CHECKING:
@@ -29,51 +17,6 @@ if TYPE_CHECKING:
 
 SHOWN = ("energy_mae", "relative_energy_mae", "force_mae", "force_cosine")
 """In the table by subset."""
-
-
-def write_page(text: str, path: Path) -> Path:
-    """Write a page; a reader sees the old file or the new one, never half of it.
-
-    Raises:
-        ValueError: a path that is a folder.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a file, for example {path / 'report.html'}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-def bare_page(title: str, below: str, body: Sequence[str]) -> str:
-    """Return an HTML page with the common look and figures that work offline.
-
-    Args:
-        title: not escaped.
-        below: a line under it, not escaped.
-        body: HTML.
-    """
-    from plotly.offline import get_plotlyjs
-
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<link rel="icon" href="data:,">',
-            f"<title>{escape(title)}</title>\n<style>{_text('report.css')}</style>",
-            f"<script>{get_plotlyjs()}</script>\n</head>\n<body>",
-            f'<header><h1>{escape(title)}</h1><p class="soft">{escape(below)}</p></header>',
-            *body,
-            "<noscript><p>The figures need JavaScript; the tables do not.</p></noscript>",
-            f"<script>{_text('report.js')}</script>\n</body>\n</html>\n",
-        ]
-    )
 
 
 def errors_page(run: EvalRun) -> str:
@@ -95,8 +38,8 @@ def errors_page(run: EvalRun) -> str:
         "<h2>All frames</h2>",
         _all_frames(run) if run.models else "",
         *by_subset,
-        *(_folded(f"Every number: {name}", _all_frames(run, name)) for name in names[1:]),
-        *(_figure(f"f{k}", figure, note) for k, (figure, note) in enumerate(shown)),
+        *(folded(f"Every number: {name}", _all_frames(run, name)) for name in names[1:]),
+        *(figure_block(f"f{k}", figure, note) for k, (figure, note) in enumerate(shown)),
         "<h2>Frames that do not count</h2>",
         _failures(run),
         "<h2>What the numbers mean</h2>",
@@ -104,24 +47,24 @@ def errors_page(run: EvalRun) -> str:
         "<h2>Data, settings and provenance</h2>",
         _provenance(run),
     ]
-    return bare_page(f"Errors on {run.frames.name}", f"{run.frames.level}; written by Sfumato", body)
+    return page(f"Errors on {run.frames.name}", f"{run.frames.level}; written by Sfumato", body)
 
 
 def _all_frames(run: EvalRun, subset: str = "all") -> str:
     """Every number over the frames of a subset, a column for each model."""
-    head = [_head("", words=True), *(_head(name) for name in run.models)]
+    head = [heading("", words=True), *(heading(name) for name in run.models)]
     rows = []
     for shown in NUMBERS:
         unit = f' <span class="unit">{escape(shown.unit)}</span>' if shown.unit else ""
         cells = "".join(_cell(shown, model.subsets[subset]) for model in run.models.values())
         rows.append(f'<th title="{escape(shown.meaning)}">{escape(shown.title)}{unit}</th>{cells}')
     note = "Mean over frames, below it the 95 % interval; n where it rests on fewer frames."
-    return _table(head, rows, note)
+    return table(head, rows, note)
 
 
 def _by_subset(run: EvalRun, names: Sequence[str]) -> str:
-    head = [_head("subset", words=True), _head("model", words=True), _head("frames")]
-    head += [_head(shown.title, shown.unit, hint=shown.meaning) for shown in NUMBERS if shown.key in SHOWN]
+    head = [heading("subset", words=True), heading("model", words=True), heading("frames")]
+    head += [heading(shown.title, shown.unit, hint=shown.meaning) for shown in NUMBERS if shown.key in SHOWN]
     rows = []
     for subset in names:
         for model in run.models.values():
@@ -131,7 +74,7 @@ def _by_subset(run: EvalRun, names: Sequence[str]) -> str:
             cells = "".join(_cell(shown, numbers) for shown in NUMBERS if shown.key in SHOWN)
             words = f'<th>{escape(subset)}</th><td class="words">{escape(model.name)}</td>'
             rows.append(f'{words}<td{bad} data-value="{e.n}">{e.n}/{e.total}</td>{cells}')
-    return _table(head, rows, "Headings sort.")
+    return table(head, rows, "Headings sort.")
 
 
 def _cell(shown: Number, numbers: Mapping[str, Estimate]) -> str:
@@ -139,7 +82,7 @@ def _cell(shown: Number, numbers: Mapping[str, Estimate]) -> str:
     if e is None:
         return '<td data-value="">n/a</td>'
     n = "" if e.n == e.total else f" n={e.n}"
-    return _number_cell(e.mean, f'<span class="spread">{interval(e)}{n}</span>')
+    return number_cell(e.mean, f'<span class="spread">{interval(e)}{n}</span>')
 
 
 def _failures(run: EvalRun) -> str:
@@ -151,12 +94,12 @@ def _failures(run: EvalRun) -> str:
     if not rows:
         return "<p>None: every model predicted every frame.</p>" if run.complete else "<p>Not finished.</p>"
     head = [
-        _head("model", words=True),
-        _head("frames"),
-        _head("reason", words=True),
-        _head("which", words=True),
+        heading("model", words=True),
+        heading("frames"),
+        heading("reason", words=True),
+        heading("which", words=True),
     ]
-    return _table(head, rows, "")
+    return table(head, rows, "")
 
 
 def _provenance(run: EvalRun) -> str:
@@ -177,6 +120,6 @@ def _provenance(run: EvalRun) -> str:
         for model in run.models.values()
     }
     listed = "".join(
-        f"<dt>{escape(what)}</dt><dd>{_linked(str(value))}</dd>" for what, value in (facts | models).items()
+        f"<dt>{escape(what)}</dt><dd>{linked(str(value))}</dd>" for what, value in (facts | models).items()
     )
-    return f"<dl>{listed}</dl>" + _folded("Settings", _pre("Settings", run.as_json()["settings"]))
+    return f"<dl>{listed}</dl>" + folded("Settings", folded_json("Settings", run.as_json()["settings"]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sfumato.report.plots import COLOURS, GREY, SYMBOLS, _figure
+from sfumato.report.plots import COLOURS, GREY, SYMBOLS, blank_figure
 from sfumato.systems import Floats
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def force_parity(run: EvalRun) -> Figure:
 
 def magnitude_figure(run: EvalRun) -> Figure:
     """Show the force error by the size of the reference force."""
-    figure = _figure("Force error by the size of the reference force", 420)
+    figure = blank_figure("Force error by the size of the reference force", 420)
     for k, (name, model) in enumerate(run.models.items()):
         if not model.magnitude:
             continue
@@ -69,7 +69,7 @@ def magnitude_figure(run: EvalRun) -> Figure:
 
 
 def _parity(title: str, axis: str, reference: Floats, found: dict[str, Floats]) -> Figure:
-    figure = _figure(title, 560)
+    figure = blank_figure(title, 560)
     known = np.flatnonzero(np.isfinite(reference))
     if len(known) > MOST:
         known = np.sort(np.random.default_rng(0).choice(known, MOST, replace=False))

@@ -61,7 +61,9 @@ def fsd_figure(run: BsctRun) -> Figure:
         ("fsd_compress", "compressed", BLUE, "triangle-left", 0.22),
         ("fsd_stretch", "stretched", VERMILION, "triangle-right", 0.44),
     )
-    figure = _figure(f"Mean {metrics['fsd'].title} of each model: lower is smoother", 120 + 46 * len(models))
+    figure = blank_figure(
+        f"Mean {metrics['fsd'].title} of each model: lower is smoother", 120 + 46 * len(models)
+    )
     for word, name, colour, symbol, offset in sides:
         found = [model.estimates.get(metrics[word].key) for model in models]
         _add_means(
@@ -81,7 +83,7 @@ def distribution_figure(run: BsctRun) -> Figure:
     metric = metrics_of(run.settings)["fsd"]
     models = [model for model in ranked(run) if model.coverage[0]]
     style = style_of(run)
-    figure = _figure(
+    figure = blank_figure(
         f"{metric.title} of every scan: a mean can hide a few very rough ones", 120 + 56 * len(models)
     )
     for k, model in enumerate(models):
@@ -116,7 +118,7 @@ def bond_figure(run: BsctRun) -> Figure:
     counts = bond_counts(run)
     step = 0.75 / max(len(models), 1)
     title = f"{metric.title} by {type_word(run)}: every scan, and the means"
-    figure = _figure(title, 150 + len(counts) * (16 + 13 * len(models)))
+    figure = blank_figure(title, 150 + len(counts) * (16 + 13 * len(models)))
     places = {bond: row for row, bond in enumerate(counts)}
     drawn: list[float] = []
     for k, model in enumerate(models):
@@ -164,7 +166,7 @@ def paired_figure(run: BsctRun, first: str, second: str) -> Figure:
     x, y = ([max(values[name], SMALLEST) for name in shared] for values in (across, up))
     below = sum(up[name] < across[name] for name in shared)
     told = f"below the line {_text(second)} is smoother, {below} of {len(shared)} scans"
-    figure = _figure(f"{_text(first)} against {_text(second)}: {told}", 560)
+    figure = blank_figure(f"{_text(first)} against {_text(second)}: {told}", 560)
     ends = [0.5 * min([*x, *y], default=1.0), 2 * max([*x, *y], default=10.0)]
     figure.add_scatter(
         x=ends, y=ends, mode="lines", line={"color": GREY, "dash": "dot"}, hoverinfo="skip", showlegend=False
@@ -413,7 +415,7 @@ def _log_axis(figure: Figure, axis: str, title: str, values: Sequence[float]) ->
     )
 
 
-def _figure(title: str, height: int) -> Figure:
+def blank_figure(title: str, height: int) -> Figure:
     from plotly.graph_objects import Figure
 
     figure = Figure()

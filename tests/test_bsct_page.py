@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from sfumato.report import html
+from sfumato.report.bsct_page import bsct_page, summary
+from sfumato.report.html import write_page
 from tests.made_runs import HOSTILE, failed, make_run, with_result
 
 
@@ -55,7 +57,7 @@ def hostile():
 
 @pytest.fixture(scope="module")
 def page(hostile):
-    return html.page([hostile])
+    return bsct_page([hostile])
 
 
 def test_the_page_loads_nothing_from_outside(page):
@@ -98,37 +100,37 @@ def test_the_page_tells_what_a_reader_must_know(page):
 
 
 def test_the_same_run_gives_the_same_page(hostile, page):
-    assert html.page([hostile]) == page
+    assert bsct_page([hostile]) == page
 
 
 def test_the_summary_names_the_smoothest_and_whether_it_can_be_told():
-    told = " ".join(html.summary(make_run()))
+    told = " ".join(summary(make_run()))
     assert "Smoothest: smooth, mean FSD" in told
     assert "is statistically distinguishable" in told
-    few = " ".join(html.summary(make_run(per_bond=1)))
+    few = " ".join(summary(make_run(per_bond=1)))
     assert "cannot be told from chance; 3 scans could hardly show one" in few
-    same = " ".join(html.summary(make_run({"a": (0.0, 2.1), "b": (0.0, 2.1)})))
+    same = " ".join(summary(make_run({"a": (0.0, 2.1), "b": (0.0, 2.1)})))
     assert "cannot be told from chance" in same
 
 
 def test_the_summary_of_one_model_or_none_ranks_nothing():
-    assert "Smoothest" not in " ".join(html.summary(make_run({"a": (0.0, 2.1)})))
-    assert "nothing to compare" in html.summary(make_run({"a": ("failed", "x")}))[-1]
-    assert "no model to rank" in html.summary(make_run({"exact": (0.0, 2.0)}))[-1]
-    other = html.summary(make_run({"a": (0.0, 2.1), "b": ("failed", "x")}))
+    assert "Smoothest" not in " ".join(summary(make_run({"a": (0.0, 2.1)})))
+    assert "nothing to compare" in summary(make_run({"a": ("failed", "x")}))[-1]
+    assert "no model to rank" in summary(make_run({"exact": (0.0, 2.0)}))[-1]
+    other = summary(make_run({"a": (0.0, 2.1), "b": ("failed", "x")}))
     assert "b finished 0 of 9 scans" in other[1]
 
 
 def test_a_report_on_models_that_all_failed_can_be_written(tmp_path):
     run = make_run({"a": ("failed", "no such element"), "b": ("incomplete", "0 of 60 frames evaluated")})
-    text = Page(html.write_report([run], tmp_path / "r.html").read_text(encoding="utf-8")).text
+    text = Page(write_page(bsct_page([run]), tmp_path / "r.html").read_text(encoding="utf-8")).text
     assert text.count("no such element") == 10
     assert text.count("0 of 60 frames evaluated") == 9
     assert "C-C/0 failed incomplete" in text
 
 
 def test_several_runs_share_one_file_and_one_library():
-    text = html.page([make_run(folder="runs/one"), make_run(folder="runs/two", per_bond=1)])
+    text = bsct_page([make_run(folder="runs/one"), make_run(folder="runs/two", per_bond=1)])
     assert text.count("plotly.js v") == 1
     assert "morse-set (one)" in text
     assert '<a href="#r1">morse-set (two)</a>' in text
@@ -138,7 +140,7 @@ def test_several_runs_share_one_file_and_one_library():
 
 def test_a_report_replaces_the_old_one_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "new" / "report.html"
-    assert html.write_report([make_run(per_bond=1)], path) == path
+    assert write_page(bsct_page([make_run(per_bond=1)]), path) == path
     old = path.read_text(encoding="utf-8")
 
     def full(*_):
@@ -146,16 +148,16 @@ def test_a_report_replaces_the_old_one_whole_or_not_at_all(tmp_path, monkeypatch
 
     monkeypatch.setattr(html, "os", SimpleNamespace(getpid=lambda: 1, replace=full))
     with pytest.raises(OSError, match="No space"):
-        html.write_report([make_run()], path)
+        write_page(bsct_page([make_run()]), path)
     assert path.read_text(encoding="utf-8") == old
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
 
 def test_a_report_needs_a_run_and_a_file(tmp_path):
     with pytest.raises(ValueError, match="at least one run"):
-        html.write_report([], tmp_path / "r.html")
+        write_page(bsct_page([]), tmp_path / "r.html")
     with pytest.raises(ValueError, match="is a folder"):
-        html.write_report([make_run()], tmp_path)
+        write_page(bsct_page([make_run()]), tmp_path)
 
 
 # in a browser
