@@ -82,7 +82,7 @@ def test_every_column_of_table_7_is_a_config(column):
         (lambda: config(elements=(1, 101)), "atomic numbers from 1 to 100"),
         (lambda: config(elements=()), "atomic numbers from 1 to 100"),
         (
-            lambda: model(zbl=True, graph=GraphSettings(k=5, cutoff=5.0)),
+            lambda: model(zbl=True, graph=GraphSettings(k=5, cutoff=4.0)),
             "zbl: the repulsion of two Fr reaches",
         ),
         (lambda: model(zbl=True, elements=(6, 98)), "no covalent radius is known for Cf"),

@@ -41,7 +41,7 @@ class MinDScAIPConfig(BaseModel):
         direct_forces: forces from a head of their own rather than from the gradient.
         direct_stress: likewise for stress.
         denoising: take known forces as input, and predict the displacements of atoms.
-        zbl: add the screened repulsion of nuclei at distances below the sum of covalent radii.
+        zbl: add the screened repulsion of nuclei at distances below 0.8 of the sum of covalent radii.
         elements: atomic numbers that the model knows; None: all.
 
     Source: Liu et al. 2026, Sections 4.1 and 5.1 and Table 7.

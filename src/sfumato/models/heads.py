@@ -132,12 +132,15 @@ class ForceEncoding(nn.Module):
 
 ZBL_WEIGHTS = (0.18175, 0.50986, 0.28022, 0.02817)
 ZBL_RATES = (3.19980, 0.94229, 0.40290, 0.20162)
+ZBL_REACH = 0.8
+"""Of the sum of covalent radii: less than any bond (N₂, the shortest, has 0.77 and 10⁻⁶ of
+the repulsion), since what is for compressed atoms must not move equilibria."""
 
 
 class ZBL(nn.Module):
-    """Screened repulsion of nuclei, exactly zero beyond the sum of covalent radii.
+    """Screened repulsion of nuclei, exactly zero beyond `ZBL_REACH` of the sum of covalent radii.
 
-    E = ½ Σ e S φ over edges. S = σ(1/t − 1/(1 − t)) with t from 0 at half the sum of radii to 1 at the sum
+    E = ½ Σ e S φ over edges. S = σ(1/t − 1/(1 − t)) with t from 0 at half of this reach to 1 at its end
     goes from 1 to 0 with all derivatives continuous; e is the envelope of the edge, which keeps the
     energy smooth should so many atoms be so near that one of them loses its edge.
 
@@ -163,7 +166,7 @@ class ZBL(nn.Module):
                 f"zbl: no covalent radius is known for {', '.join(missing)}; leave them out of elements"
             )
         widest = max(elements, key=lambda z: float(covalent_radii[z]))
-        reach, symbol = 2 * float(covalent_radii[widest]), chemical_symbols[widest]
+        reach, symbol = 2 * ZBL_REACH * float(covalent_radii[widest]), chemical_symbols[widest]
         if reach > cutoff:
             raise ValueError(
                 f"zbl: the repulsion of two {symbol} reaches to {reach:.2f} Å, the graph to {cutoff:g} Å; "
@@ -180,7 +183,7 @@ class ZBL(nn.Module):
             envelope: (E,) e.
         """
         zi, zj = (topology.numbers[end] for end in (topology.source, topology.target))
-        reach = (self.radii[zi] + self.radii[zj]).to(distance)
+        reach = ZBL_REACH * (self.radii[zi] + self.radii[zj]).to(distance)
         t = 2 * distance / reach - 1
         inside = t < 1
         # Smooth: as t → 0 and t → 1 both branches meet with all derivatives zero; ½ keeps the other finite.
