@@ -29,7 +29,7 @@ from sfumato.models.mindscaip import MinDScAIP, predict
 from sfumato.potentials.mindscaip import MinDScAIPPotential
 from sfumato.systems import Batch
 
-K = 6
+K = 3
 """Neighbours, so few that in both structures some come and go all the time."""
 
 STRONGER = 3.0
@@ -37,8 +37,8 @@ STRONGER = 3.0
 
 
 def structures(kelvin: float) -> dict[str, Atoms]:
-    """Return silicon carbide and tetrafluoroethylene, shaken, with velocities."""
-    found = {"crystal": bulk("SiC", "zincblende", a=4.36, cubic=True), "molecule": molecule("C2F4")}
+    """Return gallium arsenide and silicon tetrachloride, shaken, with velocities."""
+    found = {"crystal": bulk("GaAs", "zincblende", a=5.65, cubic=True), "molecule": molecule("SiCl4")}
     for atoms in found.values():
         rng = np.random.default_rng(0)
         atoms.positions += rng.normal(scale=0.03, size=atoms.positions.shape)
@@ -49,7 +49,7 @@ def structures(kelvin: float) -> dict[str, Atoms]:
 
 def potential(rank: str, directional: str, layers: int, force: float) -> MinDScAIPPotential:
     """Return random weights, the same for all ranks, with forces of a given size (eV/Å) in the molecule."""
-    config = preset("nano", directional=directional, layers=layers, zbl=True, elements=(6, 9, 14))
+    config = preset("nano", directional=directional, layers=layers, zbl=True, elements=(14, 17, 31, 33))
     made = []
     for each in ("compact", rank):
         graph = replace(config.graph, rank=each, k=K)  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ def potential(rank: str, directional: str, layers: int, force: float) -> MinDScA
             if name.endswith(("out.weight", "down.weight")):
                 weight.data.mul_(STRONGER)
         made.append(model)
-    found = predict(made[0], Batch.of([from_ase(molecule("C2F4"))])).forces
+    found = predict(made[0], Batch.of([from_ase(molecule("SiCl4"))])).forces
     assert found is not None
     made[1].scale.fill_(force / math.sqrt(float(found.square().mean())))
     return MinDScAIPPotential(made[1], dtype="float64")
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--steps", type=float, nargs="+", default=[1.0, 0.5], help="fs, from the largest")
     parser.add_argument("--ranks", nargs="+", default=["compact", "hard"])
     parser.add_argument("--kelvin", type=float, default=300.0)
-    parser.add_argument("--force", type=float, default=0.5, help="eV/Å, of a component in the molecule")
+    parser.add_argument("--force", type=float, default=0.2, help="eV/Å, of a component in the molecule")
     parser.add_argument("--directional", default="angular_bias", choices=["angular_bias", "harmonics"])
     parser.add_argument("--layers", type=int, default=2)
     args = parser.parse_args()
