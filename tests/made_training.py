@@ -46,13 +46,16 @@ def crystals(count, seed=0):
     return found
 
 
-def frame_set(systems, validation=6, hidden=()):
-    """Label structures; the last ones are held out, and the forces of some are not known."""
+def frame_set(systems, validation=6, hidden=(), unstressed=()):
+    """Label structures; the last ones are held out, and forces or stress of some are not known."""
     batch = Batch.of(systems)
     labels = PAIRS["morse"].predict(batch)
     forces = labels.forces.copy()
     for frame in hidden:
         forces[batch.index == frame] = np.nan
+    stress = None if labels.stress is None else labels.stress.copy()
+    if len(unstressed):
+        stress[list(unstressed)] = np.nan
     n = len(systems)
     return FrameSet(
         "made",
@@ -60,11 +63,11 @@ def frame_set(systems, validation=6, hidden=()):
         "CC0-1.0",
         "tests",
         batch,
-        Prediction(labels.energy, forces, labels.stress),
+        Prediction(labels.energy, forces, stress),
         Category.of(str(k) for k in range(n)),
         Category.of(["all"] * n),
         Category.of(["train"] * (n - validation) + ["val"] * validation),
-        absent=("forces",) if len(hidden) else (),
+        absent=("forces",) * (len(hidden) > 0) + ("stress",) * (len(unstressed) > 0),
     )
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,11 @@ import torch
 
 from sfumato.models.checkpoint import load_model
 from sfumato.models.mindscaip import MinDScAIP, predict
+from sfumato.systems import System
+from sfumato.training import loop
+from sfumato.training.config import Stage
 from sfumato.training.distributed import alone
+from sfumato.training.errors import Errors
 from sfumato.training.log import read_log
 from sfumato.training.loop import DivergedError, precision, train
 from sfumato.training.optim import clip, follow, optimiser
@@ -134,6 +139,54 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_saved(data, tmp_path):
     assert all(torch.isfinite(weight).all() for weight in state["model"].values())
 
 
+def test_a_validation_that_is_not_finite_is_no_best_one(data, tmp_path, monkeypatch):
+    """Nor is it left out: a term counts if it has labels, whatever became of it."""
+    settings = made.settings(data)
+    sound = loop.measure
+    monkeypatch.setattr(loop, "measure", lambda *args: replace(sound(*args), energy=float("nan")))
+    with pytest.raises(DivergedError, match=r"step 3: the loss on the validation split is nan"):
+        go(settings, tmp_path / "run")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_what_has_no_label_does_not_count_in_a_validation():
+    by = Stage(name="s", steps=1, batch=1, loss={"energy": 1, "forces": 2, "stress": 3})
+    nan = float("nan")
+    some = Errors(5, energy=0.1, forces=nan, forces_rms=nan, vectors=nan, stress=nan, atoms=0, stressed=0)
+    assert some.loss(by) == pytest.approx(0.1)
+    everything = replace(some, vectors=0.2, stress=0.3, atoms=7, stressed=9)
+    assert everything.loss(by) == pytest.approx(0.1 + 2 * 0.2 + 3 * 0.3)
+
+
+def test_a_stage_that_cannot_run_is_found_before_the_first(data, tmp_path):
+    settings = made.settings(
+        data,
+        {"name": "one", "steps": 4, "batch": 4},
+        {"name": "two", "steps": 4, "batch": {"edges": 3}},
+    )
+    with pytest.raises(ValueError, match=r"loader: frame .* edges, but a batch may have 3"):
+        go(settings, tmp_path / "run")
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_the_error_in_training_is_a_mean_over_steps_that_have_one(data, tmp_path, share):
+    """With a rate of almost nothing the error of the forces stays, however many batches are displaced."""
+
+    def told(probability):
+        denoising = {"probability": probability, "share": share, "sigma": 1e-6, "weight": 1}
+        stage = {"objective": "direct", "denoising": denoising, "lr": 1e-12}
+        settings = made.settings(data, {"name": "s", "steps": 24, "batch": 8} | stage, log_steps=24)
+        go(settings, tmp_path / str(probability))
+        return events(tmp_path / str(probability), "train")[0]
+
+    still, half, always = told(0.0), told(0.5), told(1.0)
+    assert half["forces"] == pytest.approx(still["forces"], rel=0.2)
+    assert ("forces" in always) == (share < 1)
+    assert "noise" not in still
+    assert half["noise"] == pytest.approx(always["noise"], rel=0.2)
+
+
 def test_memory_that_runs_out_halves_the_batch_and_changes_nothing(data, tmp_path, monkeypatch):
     from sfumato.training import loop
 
@@ -202,6 +255,21 @@ def test_settings_that_the_data_does_not_allow(data, tmp_path, changes, match):
         pytest.skip("there is a CUDA device")
     with pytest.raises(ValueError, match=match):
         go(made.settings(data, **changes), tmp_path / "run")
+
+
+def test_an_element_that_only_the_validation_has_is_refused(tmp_path):
+    systems = made.molecules(20)
+    systems[-1] = System([6, 9], [[0.0, 0, 0], [1.25, 0, 0]])
+    path = made.written(tmp_path / "set.h5", systems)
+    with pytest.raises(ValueError, match="the split 'val' has F, of which no frame of 'train'"):
+        go(made.settings(path), tmp_path / "run")
+
+
+def test_a_stress_that_only_the_validation_has_is_none_to_train_on(tmp_path):
+    path = made.written(tmp_path / "set.h5", made.crystals(20), unstressed=range(14))
+    stage = {"name": "s", "steps": 1, "batch": 4, "loss": {"stress": 1}}
+    with pytest.raises(ValueError, match="no frame of the split 'train' of made has a stress"):
+        go(made.settings(path, stage), tmp_path / "run")
 
 
 def test_energies_of_atoms_may_be_given(data, tmp_path):

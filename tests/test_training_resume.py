@@ -5,13 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
 import torch
 import yaml
 
-from sfumato.training import checkpoint
+from sfumato.training import checkpoint, loop
 from sfumato.training.distributed import alone
+from sfumato.training.errors import measure
 from sfumato.training.log import Log, read_log
 from sfumato.training.loop import train
 from tests import made_training as made
@@ -185,6 +187,70 @@ def test_an_interrupted_write_leaves_the_state_before(data, tmp_path, monkeypatc
     with pytest.raises(OSError, match="disk full"):
         checkpoint.save(tmp_path / "run", checkpoint.Place(), {}, {})
     assert (tmp_path / "run" / "state.pt").read_bytes() == before
+
+
+def test_a_stop_at_an_evaluation_is_written_down_before_it(data, tmp_path, monkeypatch):
+    """Killed in an evaluation, the run goes on with that evaluation, and its log has every line once."""
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "whole")
+    for place in (3, 12, 21):  # within a stage, at the end of one, at the end of the run
+        folder = tmp_path / f"at-{place}"
+        with monkeypatch.context() as patched:
+
+            def killed(*args, place=place, folder=folder):
+                if state(folder)["place"]["total"] == place:
+                    raise KeyboardInterrupt
+                return measure(*args)
+
+            patched.setattr(loop, "measure", killed)
+            with pytest.raises(KeyboardInterrupt):
+                go(settings, folder)
+        assert state(folder)["place"]["total"] == place
+        log = Log(folder, write=True)
+        log.add("validation", place, loss=1.0)  # as if it had been killed after these
+        log.add("train", place, energy=1.0)
+        assert go(settings, folder).finished
+        assert same(state(tmp_path / "whole"), state(folder)), place
+        assert curve(tmp_path / "whole") == curve(folder), place
+
+
+def test_a_folder_without_its_state_is_no_fresh_start(data, tmp_path):
+    settings, folder = made.settings(data, *STAGES), tmp_path / "run"
+    go(settings, folder, steps=4)
+    (folder / "state.pt").unlink()
+    for path in ("model.safetensors", "log.jsonl"):
+        with pytest.raises(ValueError, match=r"not its state \(state\.pt\); choose another folder"):
+            go(settings, folder)
+        (folder / path).unlink()
+    assert go(settings, folder).finished
+
+
+def test_one_run_at_a_time_is_in_a_folder(data, tmp_path):
+    settings, folder = made.settings(data, *STAGES), tmp_path / "run"
+    with (
+        checkpoint.in_use(folder, alone(settings)),
+        pytest.raises(ValueError, match="another process trains in this folder"),
+    ):
+        go(settings, folder)
+    assert go(settings, folder).finished
+
+
+@pytest.mark.parametrize("module", ["sfumato", "numpy"])
+def test_another_version_is_not_exact(data, tmp_path, monkeypatch, module):
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "run", steps=2)
+    monkeypatch.setattr(checkpoint, "version", lambda name: "9.9" if name == module else version(name))
+    with pytest.raises(ValueError, match=f"{module} was '.*', now '9.9'"):
+        go(settings, tmp_path / "run")
+
+
+def test_a_state_of_another_schema_is_refused(data, tmp_path):
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "run", steps=2)
+    found = state(tmp_path / "run")
+    torch.save(found | {"schema": 99}, tmp_path / "run" / "state.pt")
+    with pytest.raises(ValueError, match="schema 99"):
+        go(settings, tmp_path / "run")
 
 
 def test_the_log_tolerates_one_cut_line_at_its_end_only(tmp_path):

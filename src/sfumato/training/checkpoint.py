@@ -5,8 +5,12 @@ Private to a run and never handed around; models are shared as safetensors (`mod
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,8 @@ from sfumato.training.config import TrainSettings
 from sfumato.training.distributed import Group
 
 NAME = "state.pt"
-SCHEMA = 1
+LOCK = ".lock"
+SCHEMA = 2
 
 
 @dataclass
@@ -35,10 +40,11 @@ class Place:
         best: smallest validation loss of this stage; None before the first.
         waited: evaluations since then.
         sums: of the terms of the loss since the last line of the log.
-        counted: steps in these sums.
-        structures: in these steps.
+        counts: steps in each of these sums.
+        structures: seen since then.
         reported: `seconds` at that line, and those of evaluations since then.
         told: how much of the stage was done at that line, in its unit.
+        due: the step before was done, its evaluation not yet.
     """
 
     stage: int = 0
@@ -52,10 +58,11 @@ class Place:
     best: float | None = None
     waited: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    counted: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
     structures: int = 0
     reported: float = 0.0
     told: float = 0.0
+    due: bool = False
 
 
 def circumstances(settings: TrainSettings, data: str, group: Group) -> dict[str, Any]:
@@ -69,6 +76,8 @@ def circumstances(settings: TrainSettings, data: str, group: Group) -> dict[str,
     found: dict[str, Any] = {
         "settings": settings.identity,
         "data": data,
+        "sfumato": version("sfumato"),
+        "numpy": version("numpy"),
         "torch": str(torch.__version__),
         "devices": group.size,
         "device type": group.device.type,
@@ -76,6 +85,38 @@ def circumstances(settings: TrainSettings, data: str, group: Group) -> dict[str,
     if group.device.type == "cpu":
         found |= {"threads": torch.get_num_threads(), "processor": torch.backends.cpu.get_cpu_capability()}
     return found
+
+
+@contextmanager
+def in_use(folder: Path, group: Group) -> Iterator[None]:
+    """Make the folder of a run and keep others out of it; the system lets go of it however this process ends.
+
+    Args:
+        folder: of the run.
+        group: the processes that train together.
+
+    Raises:
+        ValueError: another run is in it.
+    """
+    file, free = None, True
+    if group.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            free = False
+        except OSError:  # a file system without locks
+            pass
+    try:
+        if not group.agree(free):
+            raise ValueError(
+                f"{folder}: another process trains in this folder; wait for it, or choose another"
+            )
+        yield
+    finally:
+        if file is not None:
+            file.close()
 
 
 def save(folder: Path, place: Place, tensors: dict[str, Any], around: dict[str, Any]) -> None:

@@ -102,10 +102,17 @@ def connect(settings: TrainSettings) -> Group:
         settings: how many devices and nodes.
 
     Raises:
-        ValueError: Lightning Fabric is not installed, or there are fewer devices than asked for.
+        ValueError: Lightning Fabric is not installed, there are fewer devices than asked for, or srun has
+            started several tasks for a run on one device.
     """
     devices, nodes = launched() or (settings.devices, settings.nodes)
     if devices * nodes == 1:
+        tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+        if tasks > 1:
+            raise ValueError(
+                f"srun has started {tasks} tasks, and each would train alone; say what they are to share: "
+                f"--set devices={tasks}, devices of each node, and nodes=N if there are several"
+            )
         return alone(settings)
     try:
         from lightning.fabric import Fabric  # type: ignore[import-not-found,unused-ignore]

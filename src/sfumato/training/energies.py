@@ -76,6 +76,7 @@ class Compositions:
         frames: (U,) frames of that composition.
         energy: (U,) eV, their mean energy.
         force_scale: eV/Å, root mean square of all force components; NaN where no frame has forces.
+        stressed: frames whose stress is known.
     """
 
     elements: tuple[int, ...]
@@ -83,6 +84,7 @@ class Compositions:
     frames: Floats
     energy: Floats
     force_scale: float
+    stressed: int = 0
 
 
 def compositions(rows: Rows, split: str | None = "train") -> Compositions:
@@ -102,7 +104,7 @@ def compositions(rows: Rows, split: str | None = "train") -> Compositions:
     if not wanted.any():
         raise ValueError(f"{rows.name}: no frame to take energies from")
     sums: dict[bytes, list[float]] = {}
-    squares, components = 0.0, 0
+    squares, components, stressed = 0.0, 0, 0
     for start in range(0, len(rows), READ):
         stop = min(start + READ, len(rows))
         if not wanted[start:stop].any():
@@ -120,6 +122,8 @@ def compositions(rows: Rows, split: str | None = "train") -> Compositions:
         forces = forces[~np.isnan(forces)]
         squares += float(forces @ forces)
         components += len(forces)
+        if "stress" in arrays:
+            stressed += int(np.isfinite(arrays["stress"][wanted[start:stop]]).all(axis=(1, 2)).sum())
     tables = np.array([np.frombuffer(key, dtype=np.int32) for key in sums])
     elements = np.flatnonzero(tables.any(axis=0))
     frames, energy = np.array(list(sums.values())).T
@@ -129,6 +133,7 @@ def compositions(rows: Rows, split: str | None = "train") -> Compositions:
         frames=frames,
         energy=energy / frames,
         force_scale=float(np.sqrt(squares / components)) if components else float("nan"),
+        stressed=stressed,
     )
 
 

@@ -25,6 +25,8 @@ class Errors:
         forces_rms: eV/Å, root mean square over components.
         vectors: eV/Å, mean of ‖ΔF‖ over atoms.
         stress: eV/Å³, mean of |Δσ| over components; NaN without any.
+        atoms: whose forces were compared.
+        stressed: components of stress that were compared.
     """
 
     frames: int
@@ -33,12 +35,18 @@ class Errors:
     forces_rms: float
     vectors: float
     stress: float
+    atoms: int
+    stressed: int
 
     def loss(self, stage: Stage) -> float:
-        """Return what they amount to with the weights of a stage."""
+        """Return what they amount to with the weights of a stage; what has no label does not count."""
         by = stage.loss
-        pairs = ((by.energy, self.energy), (by.forces, self.vectors), (by.stress, self.stress))
-        return sum(weight * value for weight, value in pairs if weight and np.isfinite(value))
+        terms = (
+            (by.energy, self.energy, self.frames),
+            (by.forces, self.vectors, self.atoms),
+            (by.stress, self.stress, self.stressed),
+        )
+        return sum(weight * value for weight, value, labels in terms if weight and labels)
 
 
 def measure(model: MinDScAIP, batches: Batches, group: Group) -> Errors:
@@ -65,6 +73,8 @@ def measure(model: MinDScAIP, batches: Batches, group: Group) -> Errors:
         forces_rms=float(np.sqrt(squares / components)),
         vectors=vectors / (atoms or np.nan),
         stress=stress / (numbers or np.nan),
+        atoms=int(atoms),
+        stressed=int(numbers),
     )
 
 

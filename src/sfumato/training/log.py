@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +55,20 @@ class Log:
                 raise ValueError("tensorboard: not installed: pip install 'sfumato[train]'") from None
             self._board = SummaryWriter(str(folder / "tensorboard"))
 
-    def cut(self, step: int) -> None:
-        """Drop what was written after a step: it will be done again.
+    def cut(self, step: int, due: Sequence[str] = ()) -> None:
+        """Drop what was written after a checkpoint: it will be done again.
 
         Args:
             step: of the checkpoint that the run goes on from.
+            due: events of this step that came after it.
         """
         if not self._write or not self.path.exists():
             return
-        kept = [line for line in read_log(self.path.parent) if line["step"] <= step]
+        kept = [
+            line
+            for line in read_log(self.path.parent)
+            if line["step"] < step or (line["step"] == step and line["event"] not in due)
+        ]
         temporary = self.path.with_suffix(".new")
         temporary.write_text("".join(_line(entry) for entry in kept))
         os.replace(temporary, self.path)

@@ -27,7 +27,8 @@ from sfumato.training.data import Loader
 from sfumato.training.distributed import Group
 from sfumato.training.errors import Errors, measure
 from sfumato.training.gradients import backward, skin, weights
-from sfumato.training.log import Log
+from sfumato.training.log import NAME as LOG
+from sfumato.training.log import Log, read_log
 from sfumato.training.optim import clip, follow, optimiser, rate
 from sfumato.training.start import ready
 from sfumato.training.status import Status, Trained, Watch
@@ -65,14 +66,15 @@ def train(
         How it ended.
 
     Raises:
-        ValueError: settings and data that do not fit, a folder of another run, a run that cannot go on
-            exactly; `DivergedError` for a loss that is not finite.
+        ValueError: settings and data that do not fit, a folder of another run or that another process
+            trains in, a run that cannot go on exactly; `DivergedError` for a loss that is not finite.
     """
-    run = _Run(settings, Path(folder), group, inexact)
-    try:
-        return run.go(watch or (lambda status: None), stop)
-    finally:
-        run.log.close()
+    with checkpoint.in_use(Path(folder), group):
+        run = _Run(settings, Path(folder), group, inexact)
+        try:
+            return run.go(watch or (lambda status: None), stop)
+        finally:
+            run.log.close()
 
 
 class _Run:
@@ -90,18 +92,19 @@ class _Run:
         self.ready = ready(settings)
         self.settings = self.ready.settings
         self.around = checkpoint.circumstances(settings, self.ready.rows.identity, group)
-        if group.first:
-            folder.mkdir(parents=True, exist_ok=True)
-        group.wait()
         found = checkpoint.load(folder, self.around, inexact)
-        self.place = Place() if found is None else found[0]
+        self.place = self.fresh() if found is None else found[0]
         if group.agree(self.place.total) != self.place.total:
             raise ValueError(f"{folder}: processes see different states; is the folder shared by all nodes?")
+        self.loaders = [
+            (self.loader(stage, settings.data.train), self.loader(stage, settings.data.validation, False))
+            for stage in self.settings.stages[self.place.stage :]
+        ]
         self.log = Log(folder, group.first, settings.tensorboard)
         self.parts = 1
         self._saved = self._clock = time.monotonic()
         self._cpu = time.process_time()
-        self.log.cut(self.place.total if found else -1)
+        self.log.cut(self.place.total if found else -1, ("validation", "train") if self.place.due else ())
         if found is None:
             if group.first:
                 (folder / "settings.json").write_text(self.settings.model_dump_json(indent=1) + "\n")
@@ -110,6 +113,20 @@ class _Run:
             self.save()
         elif self.place.stage < len(self.settings.stages):
             self.resume(found[1])
+
+    def fresh(self) -> Place:
+        """Return where a run begins.
+
+        Raises:
+            ValueError: the folder has what another run left there.
+        """
+        log = read_log(self.folder) if (self.folder / LOG).exists() else []
+        if (self.folder / MODEL).exists() or any(line["step"] > 0 for line in log):
+            raise ValueError(
+                f"{self.folder} holds the log or the model of a run, but not its state "
+                f"({checkpoint.NAME}); choose another folder"
+            )
+        return Place()
 
     @property
     def stage(self) -> Stage:
@@ -132,16 +149,20 @@ class _Run:
         self.model.to(self.group.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimiser = optimiser(self.model, settings, stage.lr)
-        self.batches = Batches(self.loader(settings.data.train), settings, stage, skin(stage))
+        train, held_out = self.loaders.pop(0)
+        assert train is not None
+        self.batches = Batches(train, settings, stage, skin(stage))
         self.held_out = None
-        if settings.data.validation is not None:
+        if held_out is not None:
             undisturbed = stage.model_copy(update={"denoising": None, "smoothness": None})
             still = settings.model_copy(update={"rotate": False})
-            self.held_out = Batches(self.loader(settings.data.validation, False), still, undisturbed)
+            self.held_out = Batches(held_out, still, undisturbed)
 
-    def loader(self, split: str, shuffle: bool = True) -> Loader:
-        """Return the batches of a split as stored, those of all processes together."""
-        limits = self.settings.loader(self.stage)
+    def loader(self, stage: Stage, split: str | None, shuffle: bool = True) -> Loader | None:
+        """Return the batches of a split as stored, those of all processes together; None without one."""
+        if split is None:
+            return None
+        limits = self.settings.loader(stage)
         if not shuffle:
             n = limits.structures
             more = n if n is None or limits.atoms or limits.edges else max(n, EVALUATED)
@@ -200,6 +221,8 @@ class _Run:
     def run_stage(self, watch: Watch, stop: Callable[[], bool]) -> bool:
         """Go to the end of the stage; return whether it was reached."""
         p, settings = self.place, self.settings
+        if p.due:
+            self.look(watch)
         while not self.over():
             steps = self.batches.loader.steps(p.epoch)
             for share, samples in ahead(self.samples()):
@@ -207,19 +230,29 @@ class _Run:
                 p.step, p.done, p.total = p.step + 1, p.done + 1, p.total + 1
                 if p.step == steps:
                     p.epoch, p.step = p.epoch + 1, 0
-                over = self.over()
-                if over or p.done % settings.evaluate_steps == 0:
-                    self.evaluate()
-                    over = self.over()
-                if over or p.total % settings.log_steps == 0:
-                    self.report(watch)
+                self.look(watch)
                 if asked:
                     return False
-                if over:
+                if self.over():
                     return True
                 if time.monotonic() - self._saved > 60 * settings.checkpoint_minutes:
                     self.save()
         return True
+
+    def look(self, watch: Watch) -> None:
+        """Evaluate and report after a step, where it is time for that.
+
+        An evaluation may outlast the patience of whoever asked to stop: the state is written before it.
+        """
+        p, settings = self.place, self.settings
+        if self.over() or p.done % settings.evaluate_steps == 0:
+            if not p.due:
+                p.due = True
+                self.save()
+            self.evaluate()
+            p.due = False
+        if self.over() or p.total % settings.log_steps == 0:
+            self.report(watch)
 
     def over(self) -> bool:
         """Return whether the stage is."""
@@ -269,8 +302,9 @@ class _Run:
         self.optimiser.step()
         follow(self.average, self.model, self.settings.ema, p.done)
         for name, value in zip(found, values):
-            p.sums[name] = p.sums.get(name, 0.0) + value
-        p.counted += 1
+            if share.counts.of(name):
+                p.sums[name] = p.sums.get(name, 0.0) + value
+                p.counts[name] = p.counts.get(name, 0) + 1
         p.structures += share.counts.structures
         return wish > 0
 
@@ -332,6 +366,12 @@ class _Run:
         self.count_time()
         facts = {k: v for k, v in asdict(self.errors).items() if np.isfinite(v)}
         self.log.add("validation", p.total, loss=loss, seconds=p.seconds, cpu=p.cpu, **facts)
+        if not np.isfinite(loss):
+            raise DivergedError(
+                f"stage {self.stage.name!r}, step {p.total}: the loss on the validation split is {loss}; the "
+                f"state is in {self.folder / checkpoint.NAME}. See whether atoms of that split are on top of "
+                "each other (sfumato data check); if they are not, lower lr in a new run"
+            )
         if p.best is None or loss < p.best:
             p.best, p.waited = loss, 0
             self.keep()
@@ -359,7 +399,7 @@ class _Run:
         """Write a line of the log."""
         p, stage = self.place, self.stage
         self.count_time()
-        losses = {name: value / max(p.counted, 1) for name, value in p.sums.items()}
+        losses = {name: value / p.counts[name] for name, value in p.sums.items()}
         whole = float(stage.steps or stage.epochs or 1)
         done = whole if self.over() else self.progress()
         took = max(p.seconds - p.reported, 1e-9)
@@ -367,7 +407,7 @@ class _Run:
         lr = rate(stage, done)
         facts = {"epoch": p.epoch, "lr": lr, **losses, "structures_per_second": speed}
         self.log.add("train", p.total, stage=stage.name, **facts, seconds=p.seconds, cpu=p.cpu)
-        p.sums, p.counted, p.structures = {}, 0, 0
+        p.sums, p.counts, p.structures = {}, {}, 0
         p.reported, p.told = p.seconds, done
         if self.group.first:
             watch(Status(stage.name, done / whole, p.total, lr, losses, speed, self.errors, left))

@@ -28,6 +28,12 @@ class Counts:
     stressed: int = 0
     moved: int = 0
 
+    def of(self, term: str) -> int:
+        """Return what a term of the loss is a mean over."""
+        return {"forces": self.atoms, "bend": self.atoms, "stress": self.stressed, "noise": self.moved}.get(
+            term, self.structures
+        )
+
 
 @dataclass(frozen=True)
 class Targets:

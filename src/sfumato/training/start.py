@@ -13,7 +13,7 @@ from sfumato.models.config import ELEMENTS
 from sfumato.systems import Floats
 from sfumato.training.config import TrainSettings
 from sfumato.training.data import Rows, rows_of
-from sfumato.training.energies import AtomEnergies, compositions, fit_atom_energies
+from sfumato.training.energies import AtomEnergies, Compositions, compositions, fit_atom_energies
 from sfumato.words import nearest
 
 
@@ -72,6 +72,14 @@ def ready(settings: TrainSettings) -> Ready:
     for split in splits(settings):
         rows.split.where(split)
     found = compositions(rows, settings.data.train)
+    if settings.data.validation is not None:
+        unseen = set(compositions(rows, settings.data.validation).elements) - set(found.elements)
+        if unseen:
+            raise ValueError(
+                f"{rows.name}: the split {settings.data.validation!r} has "
+                f"{', '.join(chemical_symbols[z] for z in sorted(unseen))}, of which no frame of "
+                f"{settings.data.train!r} tells anything; divide the data otherwise"
+            )
     energies = fit_atom_energies(found)
     if settings.data.atom_energies != "fit":
         for symbol in settings.data.atom_energies:
@@ -84,7 +92,7 @@ def ready(settings: TrainSettings) -> Ready:
         if lacking:
             raise ValueError(f"atom_energies: none for {', '.join(lacking)}, which {path.name} contains")
         energies = AtomEnergies({z: given[z] for z in found.elements}, "the settings of the run")
-    _check_labels(settings, rows, found.force_scale)
+    _check_labels(settings, rows, found)
     known = settings.model.elements
     lacking = [chemical_symbols[z] for z in found.elements if known is not None and z not in known]
     if lacking:
@@ -102,12 +110,15 @@ def ready(settings: TrainSettings) -> Ready:
     return Ready(settings, path, rows, scale, reference, energies)
 
 
-def _check_labels(settings: TrainSettings, rows: Rows, force_scale: float) -> None:
-    if not (force_scale > 0) and any(stage.loss.forces > 0 for stage in settings.stages):
+def _check_labels(settings: TrainSettings, rows: Rows, found: Compositions) -> None:
+    if not (found.force_scale > 0) and any(stage.loss.forces > 0 for stage in settings.stages):
         raise ValueError(
             f"{rows.name}: no frame of the training split has forces other than zero; set loss.forces: 0 to "
             "train on energies alone"
         )
     stressed = [stage.name for stage in settings.stages if stage.loss.stress > 0]
-    if stressed and "stress" not in rows.arrays(0, 1):
-        raise ValueError(f"stage {stressed[0]!r}: loss.stress: no frame of {rows.name} has a stress")
+    if stressed and not found.stressed:
+        raise ValueError(
+            f"stage {stressed[0]!r}: loss.stress: no frame of the split {settings.data.train!r} of "
+            f"{rows.name} has a stress; set it to 0"
+        )
