@@ -7,10 +7,11 @@ import torch
 from sfumato.graph.layout import GraphSettings, differentiable_stage
 from sfumato.models.mindscaip import MinDScAIP, evaluate
 from sfumato.systems import Batch, System
-from sfumato.training.batches import Batches, ahead, displace_batch
+from sfumato.training.batches import Batches, Whole, ahead, as_sample, displace_batch
 from sfumato.training.config import Denoising
-from sfumato.training.data import Loader
+from sfumato.training.data import Loader, orientations
 from sfumato.training.graphs import Graphs, joined
+from sfumato.training.losses import Counts
 from tests import made_training as made
 
 
@@ -101,6 +102,44 @@ def test_turning_changes_neither_lengths_nor_what_forces_do(tmp_path):
     torch.testing.assert_close(*work)
     torch.testing.assert_close(torch.pdist(a.positions[:3]), torch.pdist(b.positions[:3]))
     assert torch.equal(a.topology.pair_source, b.topology.pair_source)
+
+
+def whole_of(systems, turn, denoising=None):
+    """A batch with everything in it that has a direction."""
+    batch, rng = Batch.of(systems), np.random.default_rng(3)
+    labels = made.PAIRS["morse"].predict(batch)
+    noise = known = None
+    if denoising is not None:
+        batch, labels, noise, known = displace_batch(batch, labels, denoising, [1])
+    stretch = rng.normal(size=batch.positions.shape)
+    counts = Counts(len(batch), len(batch.numbers))
+    return Whole(np.arange(len(batch)), batch, labels, turn, noise, known, stretch, counts)
+
+
+@pytest.mark.parametrize("denoising", [None, Denoising(probability=1.0, sigma=0.1, share=0.5)])
+def test_everything_that_has_a_direction_is_turned(denoising):
+    """Vectors as R v, rows of the cell as a R^T, stress as R s R^T, with R of each structure by hand."""
+    systems = made.crystals(4)
+    turn = orientations(0, 5, np.arange(4))
+    graphs = Graphs(GraphSettings(k=4, cutoff=4.0), 0.0, keep=False)
+    whole = whole_of(systems, turn, denoising)
+    found = as_sample(whole, graphs, torch.float64)
+    still = as_sample(whole_of(systems, None, denoising), graphs, torch.float64)
+    pairs = [(found.positions, still.positions), (found.stretch, still.stretch)]
+    pairs += [(found.targets.forces, still.targets.forces)]
+    if denoising is not None:
+        pairs += [(found.known_forces, still.known_forces), (found.targets.noise, still.targets.noise)]
+    for one, other in pairs:
+        for atom, structure in enumerate(whole.batch.index):
+            by_hand = turn[structure] @ other[atom].numpy()
+            np.testing.assert_allclose(one[atom], by_hand, rtol=0, atol=1e-12)
+    for k, r in enumerate(turn):
+        np.testing.assert_allclose(found.cell[k], still.cell[k].numpy() @ r.T, rtol=0, atol=1e-12)
+        by_hand = r @ still.targets.stress[k].numpy() @ r.T
+        np.testing.assert_allclose(found.targets.stress[k], by_hand, rtol=0, atol=1e-12)
+    assert torch.equal(found.targets.energy, still.targets.energy)
+    assert np.linalg.det(turn).min() == pytest.approx(-1)  # mirrored, too
+    assert np.linalg.det(turn).max() == pytest.approx(1)
 
 
 def test_displaced_atoms_show_their_forces_and_ask_for_the_displacement():

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from sfumato.training.distributed import Group, alone
+from sfumato.training.distributed import Group, alone, connect
 from sfumato.training.log import read_log
 from sfumato.training.loop import train
 from tests import made_training as made
@@ -65,6 +65,14 @@ def two(settings, folder, config):
 
 def values(folder, event, name):
     return [line[name] for line in read_log(folder) if line["event"] == event and name in line]
+
+
+def test_tasks_of_srun_that_would_each_train_alone_are_refused(data, monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(ValueError, match=r"srun has started 4 tasks.*--set devices=4"):
+        connect(made.settings(data))
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert connect(made.settings(data)).size == 1
 
 
 def test_two_processes_give_the_curve_of_one(data, tmp_path):

@@ -13,6 +13,7 @@ from sfumato.models.mindscaip import MinDScAIP, predict
 from sfumato.systems import System
 from sfumato.training import loop
 from sfumato.training.config import Stage
+from sfumato.training.data import gather, rows_of
 from sfumato.training.distributed import alone
 from sfumato.training.errors import Errors
 from sfumato.training.log import read_log
@@ -185,6 +186,24 @@ def test_the_error_in_training_is_a_mean_over_steps_that_have_one(data, tmp_path
     assert ("forces" in always) == (share < 1)
     assert "noise" not in still
     assert half["noise"] == pytest.approx(always["noise"], rel=0.2)
+
+
+def test_held_out_frames_are_neither_turned_nor_displaced(data, tmp_path):
+    """What the log says of them is what the kept model says of the frames as they are stored."""
+    model = made.MODEL | {"directional": "harmonics"}  # sees how a frame is turned
+    stage = {"objective": "direct", "denoising": {"probability": 1.0, "sigma": 0.3}, "lr": 3e-3}
+    stages = {"name": "s", "steps": 4, "batch": 4} | stage
+    settings = made.settings(data, stages, model=model, rotate=True, evaluate_steps=4)
+    kept, _ = load_model(go(settings, tmp_path / "run").model)
+    batch, labels = gather(rows_of(data), rows_of(data).split.where("val"))
+    found = predict(kept, batch)
+    (line,) = events(tmp_path / "run", "validation")
+    off = found.forces.numpy() - labels.forces
+    assert line["forces"] == pytest.approx(np.abs(off).mean(), rel=1e-5)
+    sizes = np.diff(batch.offsets)
+    assert line["energy"] == pytest.approx(
+        (np.abs(found.energy.numpy() - labels.energy) / sizes).mean(), rel=1e-5
+    )
 
 
 def test_memory_that_runs_out_halves_the_batch_and_changes_nothing(data, tmp_path, monkeypatch):
