@@ -180,6 +180,29 @@ class ForgivesNonsense(Changed):
         return INNER.predict(Batch(**(arrays | {"positions": np.nan_to_num(batch.positions)})))
 
 
+class RefusesPeriodic(Changed):
+    """Raises for every structure with a cell."""
+
+    def predict(self, batch):
+        if batch.pbc.any():
+            raise ValueError("too few neighbours")
+        return INNER.predict(batch)
+
+
+class RefusesClusters(Changed):
+    """Another potential, that raises for molecules of more than thirty atoms."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def predict(self, batch):
+        crowded = ~batch.pbc.any(axis=1) & (np.diff(batch.offsets) > 30)
+        if crowded.any():
+            raise ValueError("too many atoms")
+        return self.inner.predict(batch)
+
+
 class Hollow(Changed):
     """Attractive below 0.15 Å: a hole in the wall."""
 

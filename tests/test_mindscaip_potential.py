@@ -25,6 +25,7 @@ from sfumato.systems import Batch, System
 from sfumato.testing import structures
 from sfumato.testing.bench import Bench, Settings
 from sfumato.testing.contract import check
+from sfumato.testing.robustness import accepted
 from sfumato.testing.smoothness import neighbour_swap
 
 SMALL = {"width": 8, "heads": 2, "layers": 2, "radial": 8, "directional": "angular_bias"}
@@ -417,6 +418,20 @@ def test_the_examples_of_the_docs_run(tmp_path, monkeypatch):
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(block, names)
     assert names["facts"].notes == {"why": "random weights"}
+
+
+def test_crystals_without_a_finite_stress_break_the_contract(monkeypatch):
+    def evaluate(*inputs, stress):
+        found = module_evaluate(*inputs, stress=stress)
+        return (
+            dataclasses.replace(found, stress=torch.full_like(found.stress, torch.nan)) if stress else found
+        )
+
+    module_evaluate = module.evaluate
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    refused = [m.where for m in accepted(Bench(MinDScAIPPotential(network()), Settings())) if not m.passed]
+    assert len(refused) == 2  # in single and in double precision
+    assert all(where.startswith("crystal: ") and "not a finite number" in where for where in refused)
 
 
 @pytest.mark.slow

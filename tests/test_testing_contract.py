@@ -151,6 +151,8 @@ DEFECTS = {
     "stress not symmetric": (Changed(broken.asymmetric_stress), {"stress"}),
     "noisier than claimed": (Changed(broken.single, dtype="torch.float64"), {"noise"}),
     "noisy": (Changed(broken.loud), {"noise"}),
+    "a capped one refuses clusters": (broken.RefusesClusters(PAIRS["lj-neighbour-cap"]), {"accepted"}),
+    "refuses what it says it has": (broken.RefusesPeriodic(periodic=True), {"accepted"}),
 }
 
 
@@ -255,6 +257,26 @@ def test_a_potential_may_say_that_it_has_no_periodic_structures():
     assert found["wrap"] == "changed says it has no periodic structures"
     asked = not_applicable(check(Changed(), settings=QUICK.model_copy(update={"periodic": False})))
     assert asked["wrap"] == "periodic structures were not asked for"
+
+
+def test_periodic_structures_that_were_asked_for_may_not_be_refused():
+    report = check(Refuses(), settings=QUICK.model_copy(update={"periodic": True}))
+    assert failed(report) == {"accepted"}
+    assert report["accepted"].where == "crystal: this model has no periodic structures"
+
+
+class OnlyCrystals(Changed):
+    def predict(self, batch):
+        if not batch.pbc.all(axis=1).all():
+            raise ValueError("this model needs three periodic directions")
+        return super().predict(batch)
+
+
+def test_crystals_alone_are_enough_unless_a_potential_says_that_it_has_none():
+    report = check(OnlyCrystals(), settings=QUICK)
+    assert report["accepted"].status == "passed"
+    assert {"neighbour swap", "third atom"} <= not_applicable(report).keys()
+    assert "accepted" in failed(check(OnlyCrystals(periodic=False), settings=QUICK))
 
 
 def test_no_stress_is_not_a_failure():

@@ -92,7 +92,7 @@ def test_the_table_fits_80_columns_and_says_everything():
     assert rows["rotation"].startswith("note  rotation")
     assert rows["stress"].split()[0] == "n/a"
     assert "toy: contract · 812 evaluations in 1 min 15 s" in text
-    assert "toy breaks the contract: cutoff, supercell" in text
+    assert "toy breaks the contract: cutoff, supercell; not applicable: stress" in text
 
 
 def test_reasons_shared_by_several_checks_are_given_once():
@@ -103,6 +103,9 @@ def test_reasons_shared_by_several_checks_are_given_once():
 
 def test_the_verdict_of_a_sound_potential():
     assert verdict(report(result())).plain.strip() == "toy keeps the contract"
+    unmade = result("stress", "not applicable", measured=NAN, tolerance=NAN)
+    said = verdict(report(result(), unmade, result("torque", "not applicable", required=False))).plain
+    assert said.strip() == "toy keeps the contract; not applicable: stress"
 
 
 def test_checks_have_unique_names_one_line_and_a_reason():

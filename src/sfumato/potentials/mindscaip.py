@@ -59,6 +59,7 @@ class MinDScAIPPotential:
     """
 
     chunk = 64
+    periodic = True
 
     def __init__(
         self,

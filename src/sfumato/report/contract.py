@@ -33,11 +33,13 @@ def contract_table(report: ContractReport, reasons: bool = True) -> RenderableTy
 
 
 def verdict(report: ContractReport) -> Text:
-    """Return one line: whether the contract holds, and which required checks are broken."""
+    """Return one line: whether the contract holds, and which required checks are broken or were not made."""
+    left = ", ".join(result.name for result in report.not_applicable)
+    rest = f"; not applicable: {left}" if left else ""
     if report.passed:
-        return Text(f"\n{report.potential} keeps the contract", style="bold green")
+        return Text(f"\n{report.potential} keeps the contract{rest}", style="bold green")
     names = ", ".join(result.name for result in report.broken)
-    return Text(f"\n{report.potential} breaks the contract: {names}", style="bold red")
+    return Text(f"\n{report.potential} breaks the contract: {names}{rest}", style="bold red")
 
 
 def _results(report: ContractReport) -> Table:

@@ -55,7 +55,8 @@ class Settings(BaseModel):
         elements: symbols the test structures are made of, at most four; by default H C N O, or the first of
             a few other sets that the potential knows.
         periodic: whether to test crystals and slabs; by default unless the potential says it has none
-            (an attribute `periodic` that is false) or refuses them.
+            (an attribute `periodic` that is false) or refuses them. To refuse them is a failure if this, or
+            the attribute, is true.
         reach: Å to which atoms are pulled apart in search of a cutoff.
         points: of each path that is searched for jumps.
         seed: of displacements, rotations, orders.
@@ -234,9 +235,7 @@ class Bench:
         Raises:
             NotApplicableError: the potential refuses it, or is not to be tested on it.
         """
-        if kind not in self._structures:
-            self._structures[kind] = self._make(kind)
-        found = self._structures[kind]
+        found = self._found(kind)
         if isinstance(found, str):
             raise NotApplicableError(found)
         return found
@@ -257,12 +256,34 @@ class Bench:
             raise NotApplicableError("; ".join(dict.fromkeys(reasons)))
         return found
 
-    def _make(self, kind: str) -> System | str:
+    def must_take(self, kind: str) -> bool:
+        """Return whether refusing a structure is a failure: nobody said that the potential has none like it.
+
+        Without periodic structures it must take molecules, and who takes one takes a cluster of several.
+        """
         if kind in ("crystal", "slab"):
+            return self._periodic is True
+        if kind == "molecule":
+            return self._periodic is False
+        return isinstance(self._found("molecule"), System)
+
+    @property
+    def _periodic(self) -> bool | None:
+        """Whether crystals and slabs belong to the potential, as the settings or itself say."""
+        asked = self.settings.periodic
+        return getattr(self.potential, "periodic", None) if asked is None else asked
+
+    def _found(self, kind: str) -> System | str:
+        """Return a structure, or why there is none."""
+        if kind not in self._structures:
+            self._structures[kind] = self._make(kind)
+        return self._structures[kind]
+
+    def _make(self, kind: str) -> System | str:
+        if kind in ("crystal", "slab") and self._periodic is False:
             if self.settings.periodic is False:
                 return "periodic structures were not asked for"
-            if self.settings.periodic is None and getattr(self.potential, "periodic", True) is False:
-                return f"{self.potential.name} says it has no periodic structures"
+            return f"{self.potential.name} says it has no periodic structures"
         makers: dict[str, Callable[[], System]] = {
             "molecule": lambda: structures.molecule(self.elements),
             "cluster": lambda: structures.cluster(self.elements, self.rng("cluster")),

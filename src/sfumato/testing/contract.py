@@ -53,6 +53,13 @@ class Check:
 
 CHECKS: tuple[Check, ...] = (
     Check(
+        "accepted",
+        "no structure is refused that belongs to the potential",
+        robustness.accepted,
+        "none: what is refused is not checked; molecules and clusters belong together, crystals and slabs to "
+        "a potential whose `periodic` is true or that is asked for them",
+    ),
+    Check(
         "noise",
         "energies and forces carry little numerical noise, as little as claimed",
         robustness.noise,
@@ -172,8 +179,9 @@ def check(
 
     Args:
         potential: any potential. Four optional attributes are used where it has them: `elements` (atomic
-            numbers it knows), `periodic` (False: molecules only), `dtype` (the precision it claims), and
-            the method `with_dtype(name)` (the same potential in another precision).
+            numbers it knows), `periodic` (False: molecules only; True: crystals and slabs must not be
+            refused), `dtype` (the precision it claims), and the method `with_dtype(name)` (the same
+            potential in another precision).
         settings: by default those of `Settings`.
         watch: called before each check, and at the end.
 

@@ -108,6 +108,11 @@ class ContractReport:
         """The required checks that failed."""
         return tuple(result for result in self.results if result.breaks)
 
+    @property
+    def not_applicable(self) -> tuple[Result, ...]:
+        """The required checks that were not made."""
+        return tuple(r for r in self.results if r.required and r.status == "not applicable")
+
     def __getitem__(self, name: str) -> Result:
         """Return the result of the check of this name."""
         found = {result.name: result for result in self.results}

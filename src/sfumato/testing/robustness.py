@@ -25,6 +25,19 @@ FLAT_CELL = np.array([[3.0, 0, 0], [0, 3.0, 0], [3.0, 3.0, 0]])
 """Å: three vectors in one plane."""
 
 
+def accepted(bench: Bench) -> Iterator[Measured]:
+    """Every structure that the potential must take is evaluated, in both precisions where it has two."""
+    for each in dict.fromkeys((bench, bench.double)):
+        for kind in ("molecule", "cluster", "crystal", "slab"):
+            try:
+                each.structure(kind)
+            except NotApplicableError as error:
+                if each.must_take(kind):
+                    yield Measured(1, 0, "refused", str(error))
+            else:
+                yield Measured(0, 0, "refused", kind)
+
+
 def noise(bench: Bench) -> Iterator[Measured]:
     """Numerical noise of energies and forces, and whether it fits the precision the potential claims."""
     claims = bench.claims
