@@ -298,3 +298,17 @@ def test_the_contract_passes_what_is_smooth_and_fails_what_is_not(folder):
     unknown = sfumato(folder, "check", "lj-hard-cutof")
     assert unknown.returncode == 2
     assert "lj-hard-cutoff" in unknown.stderr
+
+
+def test_the_contract_is_told_elements_periodicity_reach_and_seed(folder):
+    words = ["--elements", "Au", "Pt", "--no-periodic", "--reach", "4", "--seed", "3", "--json", "c.json"]
+    found = sfumato(folder, "check", "lj", *words)
+    assert found.returncode == 0, found.stderr
+    settings = json.loads((folder / "c.json").read_text())["settings"]
+    assert settings == {"elements": ["Au", "Pt"], "periodic": False, "reach": 4.0, "points": 61, "seed": 3}
+    unknown = sfumato(folder, "check", "lj", "--elements", "Og")
+    assert unknown.returncode == 2
+    assert "name elements it knows (--elements Au Pt" in unknown.stderr
+    mistyped = sfumato(folder, "check", "lj", "--elements", "Xy")
+    assert mistyped.returncode == 2
+    assert "'Xy' is no element; did you mean" in mistyped.stderr

@@ -32,7 +32,7 @@ Json = Annotated[Path | None, Parameter(help="Also write the result as JSON to t
 Molecules = Annotated[Path, Parameter(help="SMILES (.smi), SDF, XYZ, or anything that ASE reads.")]
 Flat = Parameter(name="*")
 LABELLING, RECIPE, SAMPLING = commands.LabelOptions(), commands.RecipeOptions(), commands.SamplingOptions()
-TRAINING = commands.TrainOptions()
+CHECKING, TRAINING = commands.CheckOptions(), commands.TrainOptions()
 
 
 @app.command
@@ -45,10 +45,10 @@ def demo(*, out: Annotated[Path, Parameter(help="Folder for records and report."
 def check(
     model: Annotated[str, Parameter(help="A name, file.py:factory, or mindscaip:nano; see `sfumato list`.")],
     *,
-    json: Json = None,
+    options: Annotated[commands.CheckOptions, Flat] = CHECKING,
 ) -> int:
     """Run a potential through the contract: symmetries, derivatives, smoothness; exit 0 if it holds."""
-    return commands.check(model, json)
+    return commands.check(model, options)
 
 
 @run.command(name="bsct")

@@ -34,7 +34,8 @@ def read_settings(kind: type[SettingsType], path: Path | None = None, **override
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{where}: {key} = {first['input']!r}: {first['msg'].lower()}") from None
+        what = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{where}: {key} = {first['input']!r}: {what[:1].lower()}{what[1:]}") from None
 
 
 def _mapping(path: Path) -> dict[str, Any]:

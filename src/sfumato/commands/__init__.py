@@ -9,13 +9,14 @@ from sfumato.commands.campaigns import (
     plan_scan,
     scan_build,
 )
-from sfumato.commands.contract import check
+from sfumato.commands.contract import CheckOptions, check
 from sfumato.commands.evaluation import EvalOptions, evaluate, report
 from sfumato.commands.runs import RunOptions, Selection, compare, demo, plan_bsct, run_bsct
 from sfumato.commands.sets import data_check, data_convert, data_get, data_import, data_list, list_names
 from sfumato.commands.train import TrainOptions, train
 
 __all__ = [
+    "CheckOptions",
     "EvalOptions",
     "LabelOptions",
     "RecipeOptions",

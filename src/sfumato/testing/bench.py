@@ -317,9 +317,10 @@ class Bench:
                     reasons.append(f"{type(error).__name__}: {error}")
                 else:
                     return palette
+        raised = "; ".join(dict.fromkeys(reasons[-2:]))
         raise ValueError(
             f"{self.potential.name}: none of the test structures can be evaluated; name elements it knows "
-            f"(setting `elements`). It raised {'; '.join(dict.fromkeys(reasons[-2:]))}"
+            f"(--elements Au Pt, or the setting `elements`). It raised {raised}"
         )
 
     # --- noise and tolerances
