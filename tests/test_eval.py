@@ -5,14 +5,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from sfumato.execution.records import encode, failed, ok
 from sfumato.frames import Category, FrameSet
-from sfumato.io import write_systems
+from sfumato.graph import GraphSettings
+from sfumato.io import write_frame_set, write_systems
 from sfumato.metrics.errors import by_magnitude, energy_errors, force_errors, pooled
+from sfumato.models.checkpoint import Facts, save
+from sfumato.models.config import MinDScAIPConfig
+from sfumato.models.mindscaip import MinDScAIP
 from sfumato.models.pair import PAIRS
 from sfumato.protocols import eval as protocol
 from sfumato.protocols.eval_run import Source, load_eval, load_set, run_eval
@@ -208,6 +213,78 @@ def test_a_run_goes_on_from_its_records_and_is_read_again(tmp_path):
         load_eval(tmp_path / "run")
 
 
+def trained(path, frames, split="train", validation="val"):
+    """Save a model that says it was trained on frames."""
+    config = MinDScAIPConfig(**made.MODEL | {"elements": (6, 7, 8), "graph": GraphSettings(k=4, cutoff=4.0)})
+    notes = {"settings": {"data": {"train": split, "validation": validation}}}
+    facts = Facts(dataset=frames.name, dataset_sha256=frames.identity, level=frames.level, notes=notes)
+    save(path, MinDScAIP(config, torch.Generator().manual_seed(0)), facts)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ("train", "was trained on these frames"),
+        ("val", "was chosen by its errors on these frames"),
+        (None, "was chosen by its errors on these frames"),
+        ("all", "was trained on some of these frames"),
+        ("test", ""),
+    ],
+)
+def test_a_split_is_named_and_what_a_model_had_of_it_in_training_is_said(tmp_path, split, said):
+    frames = made.frame_set(made.molecules(6), validation=4)
+    if split == "test":
+        frames = replace(frames, split=Category(("train", "val", "test"), np.array([0, 0, 1, 1, 2, 2])))
+    write_frame_set(tmp_path / "set.h5", frames)
+    model = trained(tmp_path / "m.safetensors", frames)
+    source = Source(tmp_path / "set.h5", split=split)
+    run_eval(["lj", f"mine={model}"], source, out=tmp_path / "r", settings=NONE)
+    run, named = load_eval(tmp_path / "r"), split or "val"
+    assert run.split == json.loads((tmp_path / "r" / "run.json").read_text())["split"] == named
+    assert run.as_json()["provenance"]["data"]["split"] == named
+    assert run.as_json()["models"]["mine"]["seen"] == (said or None)
+    assert run.as_json()["models"]["lj"]["seen"] is None
+    table, page = made_runs.shown(error_table(run)), errors_page(run)
+    assert f"split {named}" in table.splitlines()[0]
+    assert f"<h1>Errors on made, split {named}</h1>" in page
+    for text in (" ".join(table.split()), page):
+        assert (f"mine {said} (split {named})" in text) == bool(said)
+        assert "lj was" not in text
+
+
+def test_a_model_of_other_data_has_seen_none_and_a_run_without_a_split_is_read(tmp_path):
+    path, others = made.written(tmp_path / "set.h5"), made.frame_set(made.molecules(8, seed=1))
+    model = trained(tmp_path / "m.safetensors", others)
+    run = run_eval(
+        [model], Source(path, split="train", limit_per_subset=2), out=tmp_path / "r", settings=NONE
+    )
+    assert run.seen == {}
+    manifest = json.loads((tmp_path / "r" / "run.json").read_text())
+    del manifest["models"]["m"]["training"]
+    for old in ({}, {"split": None}):
+        kept = {key: value for key, value in manifest.items() if key != "split"} | old
+        (tmp_path / "r" / "run.json").write_text(json.dumps(kept))
+        again = load_eval(tmp_path / "r")
+        assert (again.split, again.seen, len(again.frames)) == ("val", {}, 2)
+
+
+def test_a_model_that_only_bears_the_name_of_a_folder_was_not_trained_there(tmp_path, monkeypatch):
+    frames = made.frame_set(made.molecules(6), validation=4)
+    for folder in (tmp_path, tmp_path / "lj"):
+        folder.mkdir(exist_ok=True)
+        trained(folder / "model.safetensors", frames)
+    monkeypatch.chdir(tmp_path)
+    assert run_eval(["lj", Field()], frames, out=tmp_path / "r", settings=NONE).seen == {}
+    assert run_eval([f"run={tmp_path}"], frames, out=tmp_path / "s", settings=NONE).seen.keys() == {"run"}
+
+
+@pytest.mark.parametrize("limit", [0, -2])
+def test_a_limit_below_one_is_refused(limit):
+    with pytest.raises(ValueError, match=rf"limit per subset = {limit}: must be at least 1; leave it out"):
+        Source("organic-mini", limit_per_subset=limit)
+
+
 class Watched:
     def __init__(self, counts):
         self.counts = counts
@@ -223,7 +300,10 @@ def test_selection_by_split_and_subset():
     frames = made.frame_set(made.molecules(10), validation=4)
     subsets = Category(("a", "b"), np.array([0, 1] * 5))
     frames = replace(frames, subset=subsets)
-    assert protocol.select(frames, None, None).tolist() == [6, 7, 8, 9]
+    assert protocol.chosen_split(frames, None) == "val"
+    assert protocol.chosen_split(frames.take(range(6)), None) == "all"
+    assert protocol.chosen_split(frames, "train") == "train"
+    assert protocol.select(frames, "val", None).tolist() == [6, 7, 8, 9]
     assert protocol.select(frames, "train", 1).tolist() == [0, 1]
     assert len(protocol.select(frames, "all", None)) == 10
     with pytest.raises(ValueError, match="no frame is 'test'"):

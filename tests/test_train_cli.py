@@ -53,6 +53,23 @@ def config(folder, *stages, allow=ALLOWED, **changes):
     return file
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--turned", "-1"], "turned = -1: input should be greater than or equal to 0"),
+        (
+            ["--limit-per-subset", "0"],
+            "limit per subset = 0: must be at least 1; leave it out for all frames",
+        ),
+    ],
+)
+def test_numbers_of_an_evaluation_are_checked_in_one_clear_line(capsys, words, message):
+    assert _exit_code(["eval", "--model", "lj", *words]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.splitlines()) == 1
+
+
 def test_train_then_eval_as_the_words_at_the_end_say(tmp_path):
     config(tmp_path)
     first = sfumato(tmp_path, "train", "run.yaml", "--set", "seed=3", "stages.only.lr=1e-3")

@@ -50,6 +50,7 @@ class EvalOptions:
 
 def evaluate(options: EvalOptions) -> int:
     """Measure errors of models on labelled structures; print the tables."""
+    from sfumato.config import read_settings
     from sfumato.execution.folder import write_json
     from sfumato.execution.pool import PoolSettings
     from sfumato.protocols.eval import Settings
@@ -60,7 +61,7 @@ def evaluate(options: EvalOptions) -> int:
         options.model,
         Source(options.data, options.source, options.split, options.limit_per_subset),
         out=options.out,
-        settings=Settings(turned=options.turned),
+        settings=read_settings(Settings, turned=options.turned),
         pool=PoolSettings(options.workers, options.threads, options.timeout),
         retry_failed=options.retry_failed,
         watch=lambda name: progress(name, "frames"),

@@ -57,19 +57,22 @@ class Turned:
     frame: Frame
 
 
-def select(frames: FrameSet, split: str | None, limit: int | None) -> Ints:
+def chosen_split(frames: FrameSet, asked: str | None) -> str:
+    """Return the split that is asked for, or else test, val or everything, whichever is there first."""
+    return asked or next((name for name in ("test", "val") if frames.split.counts().get(name)), ALL)
+
+
+def select(frames: FrameSet, split: str, limit: int | None) -> Ints:
     """Return the frames of a run.
 
     Args:
         frames: the set.
-        split: which; None for test, else val, else everything, whichever is there first.
+        split: which; `ALL` for everything.
         limit: only the first so many of each subset.
 
     Raises:
         ValueError: no frame is in that split.
     """
-    if split is None:
-        split = next((name for name in ("test", "val") if frames.split.counts().get(name)), ALL)
     rows = np.arange(len(frames)) if split == ALL else frames.split.where(split)
     if limit is None:
         return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,34 @@ class EvalRun:
         """Whether every frame was predicted by every model."""
         return all(n == total for n, total in (model.coverage for model in self.models.values()))
 
+    @property
+    def split(self) -> str:
+        """Which split the frames are of; "all" for every frame."""
+        return str(self.manifest["split"])
+
+    @property
+    def seen(self) -> dict[str, str]:
+        """Model → what it had of these frames in its training; a model that saw none is left out."""
+        found = {}
+        for name in self.models:
+            training = self.manifest["models"][name].get("training") or {}
+            if training.get("dataset_sha256") == self.manifest["data"]["identity"]:
+                said = {
+                    training["train"]: "was trained on these frames",
+                    training["validation"]: "was chosen by its errors on these frames",
+                    protocol.ALL: "was trained on some of these frames",
+                }
+                if self.split in said:
+                    found[name] = said[self.split]
+        return found
+
     def as_json(self) -> dict[str, Any]:
         """Return the result file."""
-        data = self.manifest["data"] | {"split": self.manifest["split"], "frames used": len(self.frames)}
+        data = self.manifest["data"] | {"split": self.split, "frames used": len(self.frames)}
         return {
-            "models": {name: model.as_json() for name, model in self.models.items()},
+            "models": {
+                name: model.as_json() | {"seen": self.seen.get(name)} for name, model in self.models.items()
+            },
             "settings": self.settings.model_dump()
             | {"protocol": protocol.NAME, "version": protocol.VERSION}
             | {"limit_per_subset": self.manifest["limit_per_subset"]},
@@ -61,13 +84,22 @@ class Source:
         data: a named set, a packed file of frames or scans, or a file of structures with a `source`.
         source: YAML that says what the file is and means, as for `sfumato data convert`; None for none.
         split: train, val, test or all; None for test, else val, else all, whichever is there first.
-        limit_per_subset: only the first so many frames of each subset.
+        limit_per_subset: only the first so many frames of each subset, at least one; None for all.
+
+    Raises:
+        ValueError: a limit below one.
     """
 
     data: str | Path
     source: Path | None = None
     split: str | None = None
     limit_per_subset: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit_per_subset is not None and self.limit_per_subset < 1:
+            raise ValueError(
+                f"limit per subset = {self.limit_per_subset}: must be at least 1; leave it out for all frames"
+            )
 
 
 def run_eval(
@@ -100,10 +132,11 @@ def run_eval(
         Stopped: on Ctrl-C or SIGTERM; call again to continue.
     """
     whole, asked = (which, Source(which.name)) if isinstance(which, FrameSet) else (load_set(which), which)
-    frames = whole.take(protocol.select(whole, _split(asked), asked.limit_per_subset))
+    split = _split(whole, asked)
+    frames = whole.take(protocol.select(whole, split, asked.limit_per_subset))
     chosen = resolved(models)
     folder = RunFolder(out or Path("runs") / f"{protocol.NAME}-{whole.name}")
-    manifest = _manifest(whole, asked, settings, chosen)
+    manifest = _manifest(whole, replace(asked, split=split), settings, chosen)
     folder.begin(manifest)
     way = Way(pool, retry_failed, watch)
     results = {}
@@ -126,6 +159,7 @@ def load_eval(folder: Path) -> EvalRun:
     whole = _read(data["spec"], declared)
     if whole.identity != data["identity"]:
         raise RunFolderError(f"{folder}: the data set {data['spec']} has changed since this run")
+    manifest["split"] = protocol.chosen_split(whole, manifest.get("split"))
     frames = whole.take(protocol.select(whole, manifest["split"], manifest["limit_per_subset"]))
     settings = protocol.Settings(**manifest["settings"])
     results = {
@@ -211,9 +245,29 @@ def of_scans(scan_set: ScanSet) -> FrameSet:
     )
 
 
-def _split(asked: Source) -> str | None:
-    """Return the split that is asked for; a file that is not packed has none."""
-    return asked.split or (protocol.ALL if asked.source else None)
+def _split(whole: FrameSet, asked: Source) -> str:
+    """Return the split that is asked for, or the usual one; a file that is not packed has none."""
+    return protocol.chosen_split(whole, asked.split or (protocol.ALL if asked.source else None))
+
+
+def _training(spec: str | None) -> dict[str, str | None] | None:
+    """Return on what the model of a file was trained: the data set and its two splits; None if unknown."""
+    from sfumato.models.checkpoint import SUFFIX, load_model
+    from sfumato.potentials.specs import BUNDLED, DATA, NAMED
+
+    if spec is None or (spec in NAMED and spec not in BUNDLED):
+        return None
+    path = DATA / f"{spec}{SUFFIX}" if spec in BUNDLED else Path(spec).expanduser()
+    path = path / f"model{SUFFIX}" if path.is_dir() else path
+    if path.suffix != SUFFIX or not path.is_file():
+        return None
+    facts = load_model(path)[1]
+    data = facts.notes.get("settings", {}).get("data", {})
+    return {
+        "dataset_sha256": facts.dataset_sha256,
+        "train": data.get("train", "train"),
+        "validation": data.get("validation", "val"),
+    }
 
 
 def _manifest(
@@ -231,10 +285,15 @@ def _manifest(
             "identity": whole.identity,
         },
         "source": None if asked.source is None else _declared(asked.source),
-        "split": _split(asked),
+        "split": asked.split,
         "limit_per_subset": asked.limit_per_subset,
         "models": {
-            model.name: {"spec": model.spec, "identity": model.potential.identity} for model in chosen
+            model.name: {
+                "spec": model.spec,
+                "identity": model.potential.identity,
+                "training": _training(model.spec),
+            }
+            for model in chosen
         },
         "settings": settings.model_dump(),
         "provenance": provenance(),

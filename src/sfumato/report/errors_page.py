@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from sfumato.report import errors_plots as plots
-from sfumato.report.errors_table import NUMBERS, Number, failures
+from sfumato.report.errors_table import NUMBERS, Number, failures, warnings
 from sfumato.report.html import figure_block, folded, folded_json, heading, linked, number_cell, page, table
 from sfumato.report.tables import interval
 
@@ -35,6 +35,7 @@ def errors_page(run: EvalRun) -> str:
         ]
     by_subset = ["<h2>By subset</h2>", _by_subset(run, names)] if len(names) > 1 else []
     body = [
+        *(f'<p class="bad"><b>{escape(line)}.</b></p>' for line in warnings(run)),
         "<h2>All frames</h2>",
         _all_frames(run) if run.models else "",
         *by_subset,
@@ -47,7 +48,9 @@ def errors_page(run: EvalRun) -> str:
         "<h2>Data, settings and provenance</h2>",
         _provenance(run),
     ]
-    return page(f"Errors on {run.frames.name}", f"{run.frames.level}; written by Sfumato", body)
+    return page(
+        f"Errors on {run.frames.name}, split {run.split}", f"{run.frames.level}; written by Sfumato", body
+    )
 
 
 def _all_frames(run: EvalRun, subset: str = "all") -> str:
@@ -106,7 +109,7 @@ def _provenance(run: EvalRun) -> str:
     made, data = run.manifest["provenance"], run.manifest["data"]
     packages = ", ".join(f"{name} {version}" for name, version in made.get("packages", {}).items())
     facts = {
-        "data": f"{run.frames.name}, {len(run.frames)} of {data['frames']} frames",
+        "data": f"{run.frames.name}, {len(run.frames)} of {data['frames']} frames, split {run.split}",
         "level of theory": run.frames.level,
         "source": run.frames.source or "not stated",
         "licence of the data": run.frames.licence,

@@ -82,13 +82,21 @@ HEADLINE = ("energy_mae", "force_mae")
 
 def error_table(run: EvalRun) -> RenderableType:
     """Return energy and force errors by subset and model, and every number over all frames."""
-    head = Text(
-        f"eval v1 · {run.frames.name} · {run.frames.level} · {len(run.frames)} frames\n", style="bold"
-    )
-    parts: list[RenderableType] = [head, _by_subset(run), Text(), _numbers(run)]
+    facts = (run.frames.name, f"split {run.split}", run.frames.level, f"{len(run.frames)} frames")
+    head = Text(f"eval v1 · {' · '.join(facts)}\n", style="bold")
+    warned = [Text(f"{line}\n", style="bold red") for line in warnings(run)]
+    parts: list[RenderableType] = [head, *warned, _by_subset(run), Text(), _numbers(run)]
     if not run.complete:
         parts += [Text(), failure_table(run)]
     return Group(*parts)
+
+
+def warnings(run: EvalRun) -> list[str]:
+    """Return a line for each model whose errors say nothing about frames that it has not seen."""
+    return [
+        f"{name} {what} (split {run.split}): its errors here are no test of it"
+        for name, what in run.seen.items()
+    ]
 
 
 def _by_subset(run: EvalRun) -> RenderableType:
