@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sfumato.cli import _exit_code
 from sfumato.execution.records import read_records
 from sfumato.io import write_scan_set
 from tests.test_bsct import scan_set
@@ -312,3 +313,22 @@ def test_the_contract_is_told_elements_periodicity_reach_and_seed(folder):
     mistyped = sfumato(folder, "check", "lj", "--elements", "Xy")
     assert mistyped.returncode == 2
     assert "'Xy' is no element; did you mean" in mistyped.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["none.xyz"], "none.xyz: no such file"),
+        (["train=none.xyz"], "none.xyz: no such file"),
+        (["a.xyz", "b.xyz"], "a.xyz: several files are given as train=FILE val=FILE test=FILE"),
+        (["train=a.xyz", "train=b.xyz"], "train=a.xyz and train=b.xyz: a split takes one file"),
+    ],
+)
+def test_files_to_convert_are_one_for_each_split(folder, capsys, files, message):
+    source = folder / "a.yaml"
+    source.write_text(
+        "{layout: extxyz, name: a, level: b, licence: MIT, keys: {energy: energy, forces: forces}, "
+        "units: {energy: eV, length: Å, forces: eV/Å}, absent: [stress]}"
+    )
+    assert _exit_code(["data", "convert", *files, "--source", str(source), "-o", str(folder / "a.h5")]) == 2
+    assert message in capsys.readouterr().err

@@ -75,13 +75,7 @@ def data_convert(files: list[str], source: Path, out: Path) -> int:
     from sfumato.training.sources import SourceSettings
 
     settings = read_settings(SourceSettings, source)
-    if len(files) == 1 and Path(files[0]).exists():
-        made = convert(files[0], out, settings)
-    else:
-        pairs = [file.partition("=")[::2] for file in files]
-        if any(not path for _, path in pairs):
-            raise ValueError("several files are given as train=FILE val=FILE test=FILE")
-        made = convert(dict(pairs), out, settings)
+    made = convert(_files(files), out, settings)
     for note in made.notes:
         say(note)
     if made.left_out:
@@ -89,6 +83,23 @@ def data_convert(files: list[str], source: Path, out: Path) -> int:
     splits = ", ".join(f"{count} {name}" for name, count in made.splits.items())
     say(f"{out}: {made.frames} frames of {made.molecules} molecules ({splits})")
     return DONE
+
+
+def _files(given: list[str]) -> str | dict[str, str]:
+    """Return the one file, or that of each split."""
+    if len(given) == 1 and ("=" not in given[0] or Path(given[0]).exists()):
+        return given[0]
+    found: dict[str, str] = {}
+    for word in given:
+        split, _, file = word.partition("=")
+        if not file:
+            raise ValueError(f"{word}: several files are given as train=FILE val=FILE test=FILE")
+        if split in found:
+            raise ValueError(
+                f"{split}={found[split]} and {split}={file}: a split takes one file; join them first"
+            )
+        found[split] = file
+    return found
 
 
 def list_names() -> int:
