@@ -103,6 +103,14 @@ def failed(report: FrameReport) -> dict[str, str]:
 # --- a good set ----------------------------------------------------------------------------------
 
 
+def test_atoms_on_top_of_each_other_are_named_and_the_rest_is_checked(molecules: FrameSet) -> None:
+    batch = replace(molecules.batch, positions=np.zeros_like(molecules.batch.positions))
+    report = check_frames(replace(molecules, batch=batch))
+    assert failed(report)["lengths"] == "atoms lie on top of each other"
+    assert {"clashes", "shared molecules"} <= {s.name for s in report.statements}
+    assert report.as_json()["passed"] is False
+
+
 def test_a_good_set_of_molecules_passes(molecules: FrameSet, tmp_path: Path) -> None:
     report = check_frames(molecules)
     assert failed(report) == {}

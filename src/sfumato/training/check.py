@@ -208,14 +208,15 @@ class _Checks:
         if not len(ratios):
             self.notes.append("no atom has a neighbour: whether lengths are in Å is not known")
             return
+        claim, limit = "neighbours are as far apart as atoms that touch", math.log(TOUCHING)
         ratio = float(np.median(ratios))
+        if ratio == 0:
+            self.state("lengths", claim, math.inf, limit, "atoms lie on top of each other")
+            return
         likely = _likely("length", self.units["length"], 1 / ratio, list(LENGTH))
         hint = f"neighbours are {ratio:.2g} times as far apart as atoms that touch"
         hint += f"; lengths declared as {self.units['length']} look like {likely}" if likely else ""
-        limit = math.log(TOUCHING)
-        self.state(
-            "lengths", "neighbours are as far apart as atoms that touch", abs(math.log(ratio)), limit, hint
-        )
+        self.state("lengths", claim, abs(math.log(ratio)), limit, hint)
 
     def clashes(self) -> None:
         """Are no two atoms in one place?"""
