@@ -42,6 +42,19 @@ def test_the_table_shows_the_model_that_is_kept():
     assert row_of(text, "energies").split()[-4:] == ["0.100", "n/a", "50", "unfinished"]
 
 
+def test_a_log_without_a_whole_line_has_no_line_yet(tmp_path):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    (folder / "settings.json").write_text("{}")
+    (folder / "log.jsonl").write_text('{"event": "sta')
+    logs = find_logs(tmp_path) | {"nano": DONE}
+    assert logs["new"] == []
+    text = shown(curve_table(logs))
+    assert row_of(text, "new").split() == ["new", "no", "line", "yet"]
+    assert "finished" in row_of(text, "nano")
+    assert curve_page(logs)
+
+
 def test_curves_are_in_minutes_and_milli():
     figure = curve_figure(LOGS, "forces", "force MAE, meV/Å")
     nano, empty, energies = figure.data

@@ -50,6 +50,9 @@ def curve_table(logs: Mapping[str, Log]) -> RenderableType:
     for title in ("run", "steps", "time", "energy MAE, meV/atom", "force MAE, meV/Å", "held out", "state"):
         table.add_column(title, justify="left" if title in ("run", "state") else "right", overflow="fold")
     for name, log in logs.items():
+        if not log:
+            table.add_row(Text(name), *[""] * 5, "no line yet")
+            continue
         last = log[-1]
         turns = [k for k, line in enumerate(log) if line["event"] == "stage"]
         best = min(evaluations(log[turns[-1] if turns else 0 :]), key=lambda line: line["loss"], default=None)
