@@ -53,6 +53,7 @@ def test_what_does_not_fit_together_is_refused():
     refused("smoothness needs", STAGE | {"smoothness": {"weight": 1}, "gradient": "finite_difference"})
     refused("give structures, atoms or edges", STAGE | {"batch": {}})
     refused("called the same", STAGE, STAGE)
+    refused("train and validation are both 'val'.*validation: null", data={"path": "x", "train": "val"})
     refused("validation split", patience=2, data={"path": "x", "validation": None})
 
 

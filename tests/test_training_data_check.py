@@ -332,6 +332,18 @@ def test_a_turned_copy_is_found_and_a_mirrored_one_is_not(molecules: FrameSet) -
     assert check_frames(with_one_more(molecules, mirrored, "again", "train")).repeated == ()
 
 
+def test_the_two_splits_of_a_run_are_compared_whatever_they_are_called(molecules: FrameSet) -> None:
+    copied = with_one_more(molecules, next(iter(molecules.batch)), "CH4 again", "val")  # of train
+    shared = {"shared structures", "shared molecules"}
+    assert shared <= failed(check_frames(copied)).keys()
+    assert not shared & failed(check_frames(copied, train="val", validation="test")).keys()
+    report = check_frames(copied, train="val", validation="train")
+    assert "1 structures are in two splits" in failed(report)["shared structures"]
+    hint = failed(report)["shared molecules"]
+    assert hint == "16 of 80 frames of train and test are of molecules that val has too"
+    assert "shared molecules" not in failed(check_frames(copied, validation=None))
+
+
 def test_the_same_structure_with_another_energy_or_in_another_split_is_named(molecules: FrameSet) -> None:
     first = list(molecules.batch)[16]
     found = failed(check_frames(with_one_more(molecules, first, "again", "test", energy=-1.0)))

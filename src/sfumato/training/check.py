@@ -16,7 +16,7 @@ import numpy as np
 from sfumato.frames import FrameSet
 from sfumato.io import FrameFile
 from sfumato.reference.quality import NET_FORCE_LIMIT, Statement
-from sfumato.systems import Floats, Ints
+from sfumato.systems import Bools, Floats, Ints
 from sfumato.training.consistency import Pairs, Ratio, misfits, near_pairs, work_ratios
 from sfumato.training.data import Rows, gather, rows_of
 from sfumato.training.duplicates import duplicates, shared_molecules
@@ -168,8 +168,9 @@ def _likely(quantity: str, declared: str, factor: float, names: Sequence[str]) -
 class _Checks:
     """The statements about one set, found one after the other."""
 
-    def __init__(self, rows: Rows, rng: np.random.Generator) -> None:
-        self.rows, self.rng = rows, rng
+    def __init__(self, rows: Rows, rng: np.random.Generator, train: str, validation: str | None) -> None:
+        self.rows, self.rng, self.train = rows, rng, train
+        self.held = tuple(name for name in dict.fromkeys((validation, "test")) if name and name != train)
         self.content = compositions(rows, None)
         self.atom_energies = fit_atom_energies(self.content)
         self.summary = summarise(rows, self.atom_energies)
@@ -351,7 +352,8 @@ class _Checks:
         where = int(pairs[0, 1]) if len(pairs) else -1
         self.state("duplicates", "no structure is there twice", len(pairs), 0, hint, where)
         split = self.rows.split.codes
-        across = pairs[split[pairs[:, 0]] != split[pairs[:, 1]]]
+        used = self._in(self.train, *self.held)
+        across = pairs[(split[pairs[:, 0]] != split[pairs[:, 1]]) & used[pairs].all(axis=1)]
         where = int(across[0, 1]) if len(across) else -1
         hint = f"{len(across)} structures are in two splits; put the frames of a molecule in one"
         self.state("shared structures", "no structure is in two splits", len(across), 0, hint, where)
@@ -359,31 +361,41 @@ class _Checks:
 
     def leaks(self) -> None:
         """Is no molecule in two splits, whatever it is called?"""
-        s, split = self.summary, self.rows.split
-        train = np.isin(split.codes, [k for k, name in enumerate(split.names) if name == "train"])
-        if train.all() or not train.any():
+        s, train, others = self.summary, self._in(self.train), self._in(*self.held)
+        if not others.any() or not train.any():
             return
-        held = ~train & ~s.periodic
+        names, held = " and ".join(self.held), others & ~s.periodic
         if held.any():
             shared = shared_molecules(self.rows, s.composition, train & ~s.periodic, held)
-            hint = f"{len(shared)} of {held.sum()} frames of val and test are of molecules that train has too"
-            claim = "val and test hold no molecule of train, told by its bonds"
+            hint = f"{len(shared)} of {held.sum()} frames of {names} are of molecules that "
+            hint += f"{self.train} has too"
+            claim = f"{names} hold no molecule of {self.train}, told by its bonds"
             where = int(shared[0]) if len(shared) else -1
             self.state("shared molecules", claim, len(shared) / held.sum(), 0.0, hint, where)
-        crystals = ~train & s.periodic
+        crystals = others & s.periodic
         if crystals.any():
             known = np.isin(s.composition[crystals], s.composition[train & s.periodic]).sum()
             self.notes.append(
-                f"{known} of {crystals.sum()} crystals of val and test have a composition of train's"
+                f"{known} of {crystals.sum()} crystals of {names} have a composition of {self.train}'s"
             )
 
+    def _in(self, *splits: str) -> Bools:
+        """Return which frames are in one of these splits."""
+        split = self.rows.split
+        found: Bools = np.isin(split.codes, [k for k, name in enumerate(split.names) if name in splits])
+        return found
 
-def check_frames(source: FrameSet | str | Path, *, seed: int = 0) -> FrameReport:
+
+def check_frames(
+    source: FrameSet | str | Path, *, seed: int = 0, train: str = "train", validation: str | None = "val"
+) -> FrameReport:
     """Measure whether a set of labelled frames can be trained on.
 
     Args:
         source: the set, or a packed file, which is read in pieces.
         seed: of the frames that are compared with each other.
+        train: split that is learnt from; validation and test must share nothing with it.
+        validation: split that is judged by; None for none.
 
     Returns:
         Contents, statements with their limits, and what could not be tested.
@@ -392,18 +404,18 @@ def check_frames(source: FrameSet | str | Path, *, seed: int = 0) -> FrameReport
         ValueError: a set without frames, or a file that cannot be read.
     """
     if isinstance(source, FrameSet):
-        return _check(rows_of(source), seed)
+        return _check(rows_of(source), seed, train, validation)
     with FrameFile(source) as rows:
-        return _check(rows, seed)
+        return _check(rows, seed, train, validation)
 
 
-def _check(rows: Rows, seed: int) -> FrameReport:
+def _check(rows: Rows, seed: int, train: str, validation: str | None) -> FrameReport:
     from ase.data import chemical_symbols
 
     if not len(rows):
         raise ValueError(f"frame set {rows.name!r} has no frames to check")
     rng = np.random.default_rng(seed)
-    checks = _Checks(rows, rng)
+    checks = _Checks(rows, rng, train, validation)
     pairs = near_pairs(rows, checks.summary.keys, rng)
     force_ratio, stress_ratio = work_ratios(pairs)
     checks.lengths()

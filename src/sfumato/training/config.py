@@ -57,6 +57,15 @@ class DataSettings(Settings):
     validation: str | None = "val"
     allow: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _two_splits(self) -> DataSettings:
+        if self.train == self.validation:
+            raise ValueError(
+                f"train and validation are both {self.train!r}: a model judged by what it learnt from seems "
+                "better than it is; name another split, or validation: null for none"
+            )
+        return self
+
 
 class LossWeights(Settings):
     """Weights of |ΔE|/N in eV, ‖ΔF‖ in eV/Å and |Δσ| in eV/Å³."""
