@@ -53,6 +53,12 @@ def test_what_does_not_fit_together_is_refused():
     refused("smoothness needs", STAGE | {"smoothness": {"weight": 1}, "gradient": "finite_difference"})
     refused("give structures, atoms or edges", STAGE | {"batch": {}})
     refused("called the same", STAGE, STAGE)
+    refused("all weights of the loss are 0", STAGE | {"loss": {"energy": 0, "forces": 0}})
+    settings(STAGE | {"objective": "direct", "denoising": {}, "loss": {"energy": 0, "forces": 0}})
+    refused("warmup = 10 steps, but the stage has only 10", STAGE | {"warmup": 10})
+    epochs = {"name": "one", "epochs": 1, "batch": 4}
+    refused("warmup = 1000 epochs, but the stage has only 1;", epochs | {"warmup": 1000})
+    settings(epochs | {"warmup": 0.5}, STAGE | {"name": "two", "warmup": 9.5})
     refused("train and validation are both 'val'.*validation: null", data={"path": "x", "train": "val"})
     refused("validation split", patience=2, data={"path": "x", "validation": None})
 

@@ -135,11 +135,11 @@ class Stage(Settings):
         denoising: with a direct objective; None for none.
         smoothness: with a conservative objective and double backward; None for none.
         lr: learning rate after the warm-up.
-        warmup: how long, in the unit of the stage; may be a fraction.
+        warmup: how long, in the unit of the stage, and less than that; may be a fraction.
         warmup_factor: of the learning rate at its beginning.
         final_factor: of the learning rate at the end of a cosine; 1 keeps it constant.
         batch: its limits, or simply the number of structures.
-        loss: its weights.
+        loss: its weights, not all 0.
         precision: of matrix products; "bf16" also of weights and activations, with a direct objective only.
     """
 
@@ -178,6 +178,18 @@ class Stage(Settings):
         if self.precision == "bf16" and not direct:
             raise ValueError(
                 f"stage {self.name!r}: forces as a gradient are too noisy in bf16; use float32 or tf32"
+            )
+        learns = (*self.loss.model_dump().values(), 0 if self.denoising is None else self.denoising.weight)
+        if not any(learns):
+            raise ValueError(
+                f"stage {self.name!r}: all weights of the loss are 0, so it would learn nothing; "
+                "give loss: energy, forces or stress a weight"
+            )
+        length, unit = (self.steps, "steps") if self.epochs is None else (self.epochs, "epochs")
+        if length is not None and self.warmup >= length:
+            raise ValueError(
+                f"stage {self.name!r}: warmup = {self.warmup:g} {unit}, but the stage has only {length}; "
+                "it is in the unit of the stage, and must be less"
             )
         if not any(self.batch.model_dump().values()):
             raise ValueError(f"stage {self.name!r}: batch: give structures, atoms or edges")
