@@ -160,7 +160,7 @@ def test_what_is_given_with_set(tmp_path):
     for change, match in (
         ("lr", "write key=value"),
         ("stages.=3", "write key=value"),
-        ("seed.x=3", "seed: Input should be a valid integer"),
+        ("seed.x=3", "seed: input should be a valid integer"),
         ("stages.s.batch.atoms=30", "no group of settings"),
         ("stages.1.lr=3", "no stage '1'"),
         ("stages.name=3", "no group of settings"),

@@ -7,8 +7,9 @@ import yaml
 
 from sfumato.config import read_settings
 from sfumato.models.config import PRESETS
-from sfumato.training.config import Stage, TrainSettings
+from sfumato.training.config import Stage, TrainSettings, read_run
 from sfumato.training.optim import rate
+from sfumato.training.sources import SourceSettings
 
 RECIPES = sorted((Path(__file__).parent.parent / "examples" / "configs").glob("*.yaml"))
 
@@ -43,6 +44,27 @@ def test_a_misspelt_key_is_named_at_any_depth(tmp_path):
     path.write_text(yaml.safe_dump({"model": "nano", "data": {"paht": "x"}, "stages": [STAGE]}))
     with pytest.raises(ValueError, match="did you mean 'path'"):
         read_settings(TrainSettings, path)
+
+
+@pytest.mark.parametrize("read", [read_run, lambda path: read_settings(SourceSettings, path)])
+def test_a_file_that_is_no_text_is_named(tmp_path, read):
+    path = tmp_path / "run.yaml"
+    path.write_bytes("name: café\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"run\.yaml: cannot be read as YAML: 'utf-8' codec"):
+        read(path)
+
+
+def test_what_is_missing_is_named_and_not_what_is_there(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({"model": "nano", "stages": [STAGE]}))
+    with pytest.raises(ValueError, match=r"run\.yaml: data: is missing$"):
+        read_run(path)
+    path.write_text("{name: a, layout: extxyz, licence: MIT}")
+    with pytest.raises(ValueError, match=r"run\.yaml: level: is missing$"):
+        read_settings(SourceSettings, path)
+    path.write_text("{name: a, layout: extxyz, level: b, licence: MIT, units: {stres: GPa}}")
+    with pytest.raises(ValueError, match=r"units: unknown key 'stres'; did you mean 'stress'\?$"):
+        read_settings(SourceSettings, path)
 
 
 def test_what_does_not_fit_together_is_refused():

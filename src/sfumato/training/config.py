@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -19,25 +17,11 @@ from pydantic import (
     model_validator,
 )
 
+from sfumato.config import Settings, explained
 from sfumato.models.config import PRESETS, MinDScAIPConfig, preset
 from sfumato.systems import digest
 from sfumato.training.data import LoaderSettings
 from sfumato.words import nearest
-
-
-class Settings(BaseModel):
-    """Frozen; an unknown key is an error that names the nearest valid one, at any depth."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            for key in values:
-                if key not in cls.model_fields:
-                    raise ValueError(f"unknown key {key!r}; {nearest(str(key), cls.model_fields)}")
-        return values
 
 
 class DataSettings(Settings):
@@ -316,7 +300,7 @@ def read_run(path: str | Path, changes: Sequence[str] = ()) -> TrainSettings:
 
     try:
         values = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected key: value lines, found {type(values).__name__}")
@@ -325,11 +309,7 @@ def read_run(path: str | Path, changes: Sequence[str] = ()) -> TrainSettings:
     try:
         return TrainSettings(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        said = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
-        what = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{path}: " + (f"{where}{said}: {what}" if where else what)) from None
+        raise ValueError(f"{path}: {explained(error)}") from None
 
 
 def _change(values: dict[str, Any], change: str) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
+from sfumato.config import Settings
 from sfumato.io import from_ase
 from sfumato.systems import System
 from sfumato.units import BOHR, GPA, HARTREE, KCAL_PER_MOL, KJ_PER_MOL, MEV
@@ -45,11 +46,7 @@ PAGE = 1000
 """Rows of an SQLite database that are in memory at once."""
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Keys(_Settings):
+class Keys(Settings):
     """Under which name a file holds what; empty where it does not.
 
     Args:
@@ -71,7 +68,7 @@ class Keys(_Settings):
     level: str = ""
 
 
-class Units(_Settings):
+class Units(Settings):
     """Units of the numbers in the file: energy, length, forces as "energy/length", and stress."""
 
     energy: str = ""
@@ -80,7 +77,7 @@ class Units(_Settings):
     stress: str = ""
 
 
-class SourceSettings(_Settings):
+class SourceSettings(Settings):
     """What a file of labelled structures is and means.
 
     Args:
