@@ -53,6 +53,16 @@ def raising():
     raise RuntimeError("no weights here")
 """
 
+DECLARED = {
+    "layout": "extxyz",
+    "name": "springs",
+    "level": "spring",
+    "licence": "MIT",
+    "keys": "{energy: energy, forces: forces}",
+    "units": "{energy: eV, length: Å, forces: eV/Å}",
+    "absent": "[stress]",
+}
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -326,9 +336,37 @@ def test_the_contract_is_told_elements_periodicity_reach_and_seed(folder):
 )
 def test_files_to_convert_are_one_for_each_split(folder, capsys, files, message):
     source = folder / "a.yaml"
-    source.write_text(
-        "{layout: extxyz, name: a, level: b, licence: MIT, keys: {energy: energy, forces: forces}, "
-        "units: {energy: eV, length: Å, forces: eV/Å}, absent: [stress]}"
-    )
+    source.write_text("".join(f"{key}: {value}\n" for key, value in DECLARED.items()))
     assert _exit_code(["data", "convert", *files, "--source", str(source), "-o", str(folder / "a.h5")]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "out", "message"),
+    [
+        ({"level": None}, "a.h5", r"a\.yaml: level: is missing"),
+        ({"units": "{energy: eV}"}, "a.h5", r"a\.yaml: units: declare the unit of the forces"),
+        ({"units": "{stres: GPa}"}, "a.h5", r"a\.yaml: units: unknown key 'stres'; did you mean 'stress'\?"),
+        ({"absent": "[]"}, "a.h5", r"a\.yaml: keys: name the key of the stress, or declare it"),
+        ({}, ".", r"is a folder; name the file to write, such as .*springs\.h5"),
+    ],
+)
+def test_what_is_wrong_with_a_declaration_names_its_file(folder, capsys, changes, out, message):
+    declared = DECLARED | changes
+    source = folder / "a.yaml"
+    source.write_text("".join(f"{key}: {value}\n" for key, value in declared.items() if value))
+    (folder / "a.xyz").touch()
+    words = [str(folder / "a.xyz"), "--source", str(source), "-o", str(folder / out)]
+    assert _exit_code(["data", "convert", *words]) == 2
+    said = capsys.readouterr().err
+    assert re.search(message, said), said
+    assert "licence" not in said
+
+
+@pytest.mark.parametrize("name", ["w.xyz", "s.yaml"])
+def test_what_is_not_packed_is_to_be_converted_first(folder, capsys, name):
+    (folder / name).write_text("1\n\nH 0 0 0\n")
+    assert _exit_code(["data", "check", str(folder / name)]) == 2
+    assert f"{name}: is no packed data set; pack labelled structures first: sfumato data convert" in (
+        capsys.readouterr().err
+    )

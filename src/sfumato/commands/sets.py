@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from sfumato.reference.quality import QualityReport
     from sfumato.training.check import FrameReport
 
+UNPACKED = (".xyz", ".extxyz", ".db", ".aselmdb", ".json", ".traj", ".yaml", ".yml")
+"""Endings of files of structures, and of what is declared about them."""
+
 
 def data_list() -> int:
     """Print the named data sets."""
@@ -49,6 +52,11 @@ def data_check(name: str, json: Path | None) -> int:
     from sfumato.execution.folder import write_json
     from sfumato.report.data_tables import frames_table, quality_table
 
+    if name not in datasets.DATASETS and Path(name).is_file() and Path(name).suffix in UNPACKED:
+        raise ValueError(
+            f"{name}: is no packed data set; pack labelled structures first: "
+            "sfumato data convert FILE --source SOURCE.yaml -o set.h5 (docs/training.md)"
+        )
     found: QualityReport | FrameReport
     if datasets.holds(name) == "frames":
         from sfumato.training.check import check_frames
@@ -68,14 +76,11 @@ def data_check(name: str, json: Path | None) -> int:
 
 def data_convert(files: list[str], source: Path, out: Path) -> int:
     """Convert files of labelled structures; print what was made and decided."""
-    from sfumato.config import read_settings
     from sfumato.io import Exclusion
     from sfumato.report.data_tables import exclusion_table
-    from sfumato.training.convert import convert
-    from sfumato.training.sources import SourceSettings
+    from sfumato.training.convert import convert, read_source
 
-    settings = read_settings(SourceSettings, source)
-    made = convert(_files(files), out, settings)
+    made = convert(_files(files), out, read_source(source))
     for note in made.notes:
         say(note)
     if made.left_out:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from sfumato import datasets
-from sfumato.config import read_settings
 from sfumato.execution.folder import RunFolder, RunFolderError, provenance
 from sfumato.execution.pool import PoolSettings
 from sfumato.frames import Category, FrameSet
@@ -180,9 +179,9 @@ def load_set(which: Source) -> FrameSet:
 
 
 def _declared(path: Path) -> dict[str, Any]:
-    from sfumato.training.sources import SourceSettings
+    from sfumato.training.convert import read_source
 
-    return read_settings(SourceSettings, path).model_dump(mode="json")
+    return read_source(path).model_dump(mode="json")
 
 
 def _read(data: str | Path, declared: dict[str, Any] | None) -> FrameSet:

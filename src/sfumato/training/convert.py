@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sfumato.config import read_settings
 from sfumato.frames import SPLITS, Category, split_by_molecule
 from sfumato.io.frames_hdf5 import FrameWriter, writing_frames
 from sfumato.systems import Batch, Floats, Ints, Prediction, System
@@ -89,6 +90,20 @@ def _factors(settings: SourceSettings) -> _Factors:
         forces if settings.forces_are == "forces" else -forces,
         stress if settings.stress_are == "stress" else -stress,
     )
+
+
+def read_source(path: str | Path) -> SourceSettings:
+    """Read from YAML what a file of labelled structures is and means.
+
+    Raises:
+        ValueError: an unreadable file, or a declaration that is not complete; names the file.
+    """
+    settings = read_settings(SourceSettings, Path(path))
+    try:
+        _factors(settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return settings
 
 
 class _Words:
@@ -294,6 +309,15 @@ def _all_frames(files: Mapping[str, Path], settings: SourceSettings) -> Iterator
             yield split, file, frame
 
 
+def _files(path: str | Path | Mapping[str, str | Path]) -> dict[str, Path]:
+    """Return the files of the splits by name; one file alone has none."""
+    files = {k: Path(v) for k, v in path.items()} if isinstance(path, Mapping) else {"": Path(path)}
+    for split in files:
+        if split and split not in SPLITS:
+            raise ValueError(f"split: {split!r} is not a split; {nearest(split, SPLITS)}")
+    return files
+
+
 def convert(
     path: str | Path | Mapping[str, str | Path],
     out: str | Path,
@@ -313,12 +337,12 @@ def convert(
 
     Raises:
         ValueError: a label that is missing and not declared absent, units or signs not declared, mixed
-            levels of theory, a frame that cannot be read or stored; names file, frame and remedy.
+            levels of theory, a frame that cannot be read or stored; names file, frame and remedy. An `out`
+            that is a folder.
     """
-    files = {k: Path(v) for k, v in path.items()} if isinstance(path, Mapping) else {"": Path(path)}
-    for split in files:
-        if split and split not in SPLITS:
-            raise ValueError(f"split: {split!r} is not a split; {nearest(split, SPLITS)}")
+    files = _files(path)
+    if Path(out).is_dir():
+        raise ValueError(f"{out}: is a folder; name the file to write, such as {Path(out) / source.name}.h5")
     facts = {key: getattr(source, key) for key in ("name", "level", "licence", "source", "absent")}
     with writing_frames(out, **facts) as writer:
         stream = _Stream(source, writer)
