@@ -82,6 +82,8 @@ def test_what_does_not_fit_together_is_refused():
     refused("warmup = 1000 epochs, but the stage has only 1;", epochs | {"warmup": 1000})
     settings(epochs | {"warmup": 0.5}, STAGE | {"name": "two", "warmup": 9.5})
     refused("train and validation are both 'val'.*validation: null", data={"path": "x", "train": "val"})
+    refused(r"betas.0\n.*less than 1", betas=[2, 3])
+    refused(r"betas.1\n.*greater than or equal to 0", betas=[0.9, -0.1])
     refused("validation split", patience=2, data={"path": "x", "validation": None})
 
 

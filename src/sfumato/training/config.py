@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -22,6 +22,8 @@ from sfumato.models.config import PRESETS, MinDScAIPConfig, preset
 from sfumato.systems import digest
 from sfumato.training.data import LoaderSettings
 from sfumato.words import nearest
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class DataSettings(Settings):
@@ -40,6 +42,13 @@ class DataSettings(Settings):
     train: str = "train"
     validation: str | None = "val"
     allow: tuple[str, ...] = ()
+
+    @field_validator("allow", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f"write a list: [{value}]")
+        return value
 
     @model_validator(mode="after")
     def _two_splits(self) -> DataSettings:
@@ -189,7 +198,7 @@ class TrainSettings(Settings):
         data: which frames.
         stages: one after the other.
         weight_decay: of the weights of linear maps; biases, tables of elements and of angles have none.
-        betas: of AdamW.
+        betas: of AdamW, each from 0 to below 1.
         ema: how slowly the averaged weights follow, per step; they are evaluated and kept.
         clip: largest norm of the gradient.
         seed: of weights, order, rotations and displacements.
@@ -210,7 +219,7 @@ class TrainSettings(Settings):
     data: DataSettings
     stages: tuple[Stage, ...] = Field(min_length=1)
     weight_decay: NonNegativeFloat = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     ema: float = Field(0.999, ge=0, lt=1)
     clip: PositiveFloat = 100.0
     seed: int = Field(0, ge=0)
@@ -236,6 +245,13 @@ class TrainSettings(Settings):
             if isinstance(changes.get("graph"), Mapping) and name in PRESETS:
                 changes["graph"] = asdict(PRESETS[name].graph) | dict(changes["graph"])
             return preset(name, **changes)
+        return value
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _data(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f"is a group of settings; write data: {{path: {value}}}, or data.path={value}")
         return value
 
     @model_validator(mode="after")
