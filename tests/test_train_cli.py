@@ -70,6 +70,13 @@ def test_numbers_of_an_evaluation_are_checked_in_one_clear_line(capsys, words, m
     assert len(said.splitlines()) == 1
 
 
+def test_an_evaluation_takes_its_folder_by_one_letter(tmp_path):
+    made.written(tmp_path / "set.h5", made.molecules(8))
+    words = ["--model", "lj", "--data", str(tmp_path / "set.h5"), "--turned", "0", "--workers", "0"]
+    assert _exit_code(["eval", *words, "-o", str(tmp_path / "r")]) == 0
+    assert (tmp_path / "r" / "run.json").exists()
+
+
 def test_train_then_eval_as_the_words_at_the_end_say(tmp_path):
     config(tmp_path)
     first = sfumato(tmp_path, "train", "run.yaml", "--set", "seed=3", "stages.only.lr=1e-3")

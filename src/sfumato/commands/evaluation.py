@@ -40,7 +40,7 @@ class EvalOptions:
     split: str | None = None
     limit_per_subset: int | None = None
     turned: int = 100
-    out: Path | None = None
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None
     workers: int = 1
     threads: int = 1
     timeout: float | None = None
