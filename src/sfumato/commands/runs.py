@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from sfumato.protocols.bsct import Settings
     from sfumato.protocols.run import BsctRun
 
-DEMO_MODELS = ("gfn2-xtb", "gfn1-xtb", "morse", "lj", "lj-hard-cutoff", "lj-neighbour-cap", "lj-direct-noise")
+DEMO_MODELS = (
+    "gfn2-xtb",
+    "gfn1-xtb",
+    "mindscaip-nano",
+    "morse",
+    "lj",
+    "lj-hard-cutoff",
+    "lj-neighbour-cap",
+    "lj-direct-noise",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,7 +87,7 @@ def _bundled(name: str) -> Callable[[str], Potential]:
 
 DATA = Path(__file__).parents[1] / "data"
 
-BUNDLED: dict[str, str] = {}
+BUNDLED = {"mindscaip-nano": "a small MinDScAIP trained on organic-mini (docs/mindscaip-nano.md)"}
 """Trained models that come with the package, as NAME.safetensors in `data`: name → one line for people."""
 
 NAMED: dict[str, Named] = {

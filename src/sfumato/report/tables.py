@@ -218,7 +218,7 @@ def model_table(run: BsctRun) -> RenderableType:
     tables = []
     for title, columns in parts:
         table = plain_table(title)
-        table.padding = (0, 0)  # seven models with names of 16 letters fit
+        table.padding = (0, 0)  # eight models with names of 16 letters fit
         table.add_column("model", overflow="fold")
         table.add_column("scans", justify="right", no_wrap=True)
         for heading in columns:
