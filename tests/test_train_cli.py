@@ -17,8 +17,9 @@ import yaml
 from sfumato import load
 from sfumato.cli import _exit_code
 from sfumato.commands.train import Display
+from sfumato.frames import Category
 from sfumato.io import read_frame_set, write_frame_set
-from sfumato.systems import Prediction
+from sfumato.systems import Prediction, System
 from sfumato.training.config import read_run
 from sfumato.training.distributed import launched, lead
 from sfumato.training.errors import Errors
@@ -195,6 +196,18 @@ def test_forces_in_other_units_are_named(tmp_path):
         require_sound(settings)
 
 
+def test_the_splits_that_are_compared_are_those_of_the_run(tmp_path):
+    """Val and test hold the same molecule: no matter, unless one is trained on and the other held out."""
+    others = [System([7, 7, 8, 8], system.positions) for system in made.wells(16, seed=1)]
+    frames = made.frame_set([*made.wells(24), *others])
+    names = ["train"] * 24 + ["val", "test"] * 8
+    write_frame_set(tmp_path / "a.h5", replace(frames, split=Category.of(names)))
+    given = {"path": str(tmp_path / "a.h5"), "allow": ["large forces"]}
+    require_sound(made.settings("", data=given))
+    with pytest.raises(ValueError, match="shared molecules"):
+        require_sound(made.settings("", data=given | {"train": "val", "validation": "test"}))
+
+
 def test_validation_that_shares_molecules_is_refused_unless_allowed_or_there_is_none(tmp_path):
     path = made.written(tmp_path / "a.h5", made.wells(40))
     for data in ({"allow": ["shared molecules"]}, {"validation": None}):
@@ -204,7 +217,7 @@ def test_validation_that_shares_molecules_is_refused_unless_allowed_or_there_is_
 
 
 def test_a_line_of_progress_has_80_columns():
-    errors = Errors(50, 1.234e-4, 4.567e-2, 0.1, 0.1, float("nan"))
+    errors = Errors(50, 1.234e-4, 4.567e-2, 0.1, 0.1, float("nan"), 100, 0)
     for status in (STATUS, replace(STATUS, errors=errors, losses={"energy": 123.4, "forces": 5e-2})):
         assert len(status.line()) == 80
     assert max(map(len, HEADING.splitlines())) == 80
@@ -215,7 +228,7 @@ def test_a_line_of_progress_has_80_columns():
 
 def test_a_batch_log_gets_a_line_after_every_evaluation_and_now_and_then(capsys):
     display = Display()
-    first, second = (Errors(50, 1e-4, forces, 0.1, 0.1, 0.0) for forces in (4e-2, 3e-2))
+    first, second = (Errors(50, 1e-4, forces, 0.1, 0.1, 0.0, 100, 0) for forces in (4e-2, 3e-2))
     for k in range(10):
         display(replace(STATUS, step=k, errors=first if k < 5 else second))
     lines = capsys.readouterr().err.splitlines()[2:]

@@ -78,7 +78,8 @@ def require_sound(settings: TrainSettings) -> None:
     Raises:
         ValueError: a statement of `sfumato data check` does not hold, and the run does not allow that.
     """
-    report = check_frames(frames_path(settings.data.path))
+    data = settings.data
+    report = check_frames(frames_path(data.path), train=data.train, validation=data.validation)
     for name in settings.data.allow:
         if name not in STATEMENTS:
             raise ValueError(f"data.allow: {name!r} is no statement about data; {nearest(name, STATEMENTS)}")
