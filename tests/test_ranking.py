@@ -103,7 +103,7 @@ def test_never_more_than_2k_minus_1_have_a_rank_below_k(k, lengths, d0):
     assert (rank.diff() >= -1e-12).all()  # the order of the distances is kept
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(F64, 2e-14), (F32, 2e-5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(F64, 5e-14), (F32, 1e-4)])
 @pytest.mark.parametrize("chunk", [1, 700, 2**16])
 def test_the_lean_rank_and_its_derivatives_are_those_of_the_plain_sum(dtype, tolerance, chunk, monkeypatch):
     monkeypatch.setitem(ranking.CHUNK, "cpu", chunk)
@@ -116,8 +116,10 @@ def test_the_lean_rank_and_its_derivatives_are_those_of_the_plain_sum(dtype, tol
         y = x.clone().requires_grad_()
         value = rank(y, 9, 0.2)
         (first,) = torch.autograd.grad((value * weight).square().sum(), y, create_graph=True)
-        (second,) = torch.autograd.grad((first * direction).sum(), y)
-        return value, first, second
+        (last,) = torch.autograd.grad((first * direction).sum(), y, retain_graph=True)
+        (second,) = torch.autograd.grad((first * direction).sum(), y, create_graph=True)
+        (third,) = torch.autograd.grad((second * direction).sum(), y)
+        return value, first, last, second, third
 
     for ours, theirs in zip(derivatives(soft_rank), derivatives(plain)):
         scale = theirs.abs().max()

@@ -96,7 +96,7 @@ def _collect(pulls: Tensor) -> Tensor:
 
 
 class _SoftRankGradient(torch.autograd.Function):
-    """The gradient of Σ_q g_q rank_q with respect to the distances, differentiable once more.
+    """The gradient of Σ_q g_q rank_q with respect to the distances, itself differentiable.
 
     With w = 1 − (x/4)² and u = x/w, s′ = s(1 − s)u′ and s″ = s(1 − s)[(1 − 2s)u′² + u″], where
     u′ = (2 − w)/w² and u″ = x(4 − w)/(8w³).
@@ -119,9 +119,10 @@ class _SoftRankGradient(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, ...]:
         grad, x = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _plain_second(grad, x, v)
         queries = grad.shape[1]
         by_grad, by_x, scratch = torch.empty_like(grad), torch.empty_like(x), _Scratch(x, queries)
         for rows in _chunks(x, queries):
@@ -135,11 +136,29 @@ class _SoftRankGradient(torch.autograd.Function):
         return by_grad, by_x
 
 
+def _plain_second(grad: Tensor, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    """Return the gradients of `_SoftRankGradient` by g and x, differentiable any number of times.
+
+    Args:
+        grad: (N, Q) g.
+        x: (N, T).
+        v: (N, T), what comes back for the gradient.
+    """
+    # Views, so that these derivatives end here, and those asked for later go on.
+    grad, x = (
+        part.view_as(part) if part.requires_grad else part.detach().requires_grad_() for part in (grad, x)
+    )
+    rank = compact_step(_apart(x, grad.shape[1])).sum(1)
+    (gradient,) = torch.autograd.grad(rank, x, grad, create_graph=True)
+    return torch.autograd.grad(gradient, (grad, x), v, create_graph=True)
+
+
 def soft_rank(distance: Tensor, queries: int, d0: float) -> Tensor:
     """Return the compact soft rank of the first distances of each row.
 
     rank_q = Σ_t s((d_q − d_t)/d0) with s the compact step; the own term counts ½. Only the distances are
-    kept for the backward pass. Twice differentiable.
+    kept for the backward pass. Differentiable any number of times; from the third derivative on in plain
+    operations, which keep an array of (N, T, Q).
 
     Args:
         distance: (N, T) Å; `FAR` where a row has fewer.

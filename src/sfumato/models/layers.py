@@ -21,9 +21,15 @@ from sfumato.models.windows import Windows
 Method = Literal["blocked", "plain"]
 
 
-def normalise(x: Tensor) -> Tensor:
-    """Return rows with mean 0 and variance 1, without weights: the linear map that follows has them."""
-    return functional.layer_norm(x, x.shape[-1:], eps=EPSILON)
+def normalise(x: Tensor, method: Method) -> Tensor:
+    """Return rows with mean 0 and variance 1, without weights: the linear map that follows has them.
+
+    torch takes part of the second derivative of its own norm for a constant, so "plain" spells it out.
+    """
+    if method == "blocked":
+        return functional.layer_norm(x, x.shape[-1:], eps=EPSILON)
+    x = x - x.mean(-1, keepdim=True)
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPSILON)
 
 
 class FeedForward(nn.Module):
@@ -106,8 +112,8 @@ class Block(nn.Module):
             attention, feed = (dict(part.named_parameters()) for part in (self.attention, self.feed))
             x = attend_rows(x, windows, self.attention.scale, attention, keep, nodes_only)
             return feed_rows(x[:last], nodes, self.gated, feed, keep)
-        x = (x + self.attention(normalise(x), windows))[:last]
-        h = normalise(x)
+        x = (x + self.attention(normalise(x, method), windows))[:last]
+        h = normalise(x, method)
         if not nodes:
             return x + self.feed["edge"](h)  # type: ignore[no-any-return]
         return x + torch.cat([self.feed["node"](h[:nodes]), self.feed["edge"](h[nodes:])])
@@ -145,4 +151,4 @@ class Layer(nn.Module):
         x = self.leaving(x, windows[0], method, keep)
         x = self.arriving(x, windows[1], method, keep, nodes_only)
         n = sum(len(window.bias) for window in windows[0])
-        return x, None if self.readout is None else self.readout(normalise(x[:n]))
+        return x, None if self.readout is None else self.readout(normalise(x[:n], method))

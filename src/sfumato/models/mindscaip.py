@@ -161,12 +161,12 @@ class MinDScAIP(nn.Module):
         source = torch.cat([topology.numbers, topology.numbers[topology.source]])
         target = torch.cat([topology.numbers, topology.numbers[topology.target]])
         elements = self.sources(source) + self.targets(target)
-        return self.mix(normalise(torch.cat([itself, edges]) + elements))  # type: ignore[no-any-return]
+        return self.mix(normalise(torch.cat([itself, edges]) + elements, self.method))  # type: ignore[no-any-return]
 
     def _read(
         self, topology: Topology, geometry: Geometry, unit: Tensor, nodes: Tensor, edges: Tensor
     ) -> Output:
-        nodes = normalise(nodes)
+        nodes = normalise(nodes, self.method)
         atoms = self.scale * self.heads["energy"](nodes)[:, 0].double() + self.reference[topology.numbers]
         if self.zbl is not None:
             nuclei = self.zbl(topology, geometry.distance, geometry.bias.exp())
@@ -174,7 +174,9 @@ class MinDScAIP(nn.Module):
         energy = atoms.new_zeros(topology.n_systems).index_add(0, topology.system, atoms)
         if len(self.heads) == 1:
             return Output(energy)
-        tokens = Tokens(nodes, normalise(edges), unit, geometry.bias.exp().to(self.dtype), topology)
+        tokens = Tokens(
+            nodes, normalise(edges, self.method), unit, geometry.bias.exp().to(self.dtype), topology
+        )
         forces = stress = noise = None
         if "forces" in self.heads:
             forces = self.scale * self.heads["forces"](tokens)
