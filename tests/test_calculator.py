@@ -193,7 +193,7 @@ def test_nonsense_in_the_middle_of_a_simulation_is_refused():
     atoms = with_calculator(crystal(), 0.5)
     agree(atoms)
     atoms.positions[3] = atoms.positions[7]
-    with pytest.raises(ValueError, match="atoms 3 and 7 are at the same place"):
+    with pytest.raises(ValueError, match="atoms 3 and 7 of structure 0 are at the same place"):
         atoms.get_potential_energy()
     atoms.positions[3, 1] = np.nan
     with pytest.raises(ValueError, match="is not finite"):

@@ -11,7 +11,13 @@ from hypothesis import given, settings
 
 from sfumato.graph import layout
 from sfumato.graph.envelope import envelope_bias
-from sfumato.graph.layout import GraphSettings, differentiable_stage, index_stage
+from sfumato.graph.layout import (
+    GraphSettings,
+    differentiable_stage,
+    find_candidates,
+    index_stage,
+    select_edges,
+)
 from sfumato.systems import Batch, System
 from tests.graph_oracle import both_stages, cluster, crystal, graph, make, named, same, structures, tensors
 
@@ -305,6 +311,18 @@ def test_fourth_differences_converge_for_soft_ranks_and_diverge_for_hard_ones(ra
     coarse, fine = (fourth_difference(chosen, h) for h in (1 / 400, 1 / 800))
     # Seen: 1.17 to 1.34 soft, 12 hard, where 16 is a jump.
     assert (0.7 * coarse < fine < 1.45 * coarse) if smooth else (fine > 8 * coarse)
+
+
+@pytest.mark.parametrize("count", [2, 5, 30])
+def test_atoms_at_one_place_are_refused_however_many(count):
+    """Thirty have no edge among them: the rank of each is above k."""
+    parts = tensors(Batch.of([crystal(), make(np.zeros((count, 3)))]))
+    with pytest.raises(ValueError, match=r"atoms \d+ and \d+ of structure 1 are at the same place; move or"):
+        index_stage(**parts, settings=GraphSettings(k=5))
+    held = find_candidates(*(parts[name] for name in ("positions", "cell", "pbc", "system")), GraphSettings())
+    del parts["pbc"]
+    with pytest.raises(ValueError, match="of structure 1 are at the same place"):
+        select_edges(held, **parts, settings=GraphSettings(k=5))
 
 
 def test_a_topology_can_be_sent_to_another_device():

@@ -385,6 +385,14 @@ def test_energies_keep_their_digits_in_single_precision():
             [System([6, 1], [[0, 0, 0], [5.0, 0, 1e-9]], 5 * np.eye(3), [True] * 3)],
             "atoms 0 and 1 of structure 0",
         ),
+        *(
+            ([molecule(), System([1] * n, np.zeros((n, 3)))], "of structure 1 are at the same place")
+            for n in (2, 4, 5, 25, 30)
+        ),
+        (
+            [System([8] + [1] * 28, [[0, 0, 0], [0, 0.76, 0.59], [0, -0.76, 0.59], *np.full((26, 3), 1.0)])],
+            r"atoms \d+ and \d+ of structure 0",
+        ),
     ],
 )
 def test_bad_input_is_an_error_that_says_where(systems, message):

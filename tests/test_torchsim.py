@@ -151,8 +151,8 @@ def test_what_it_cannot_do_is_said(monkeypatch):
         model(state([bulk("Cu")]))
     same = crystals()[0]
     same.positions[1] = same.positions[0]
-    with pytest.raises(ValueError, match="are at the same place"):
-        model(state([same]))
+    with pytest.raises(ValueError, match="atoms 0 and 1 of structure 1 are at the same place"):
+        model(state([crystals()[1], same]))
     lost = state(crystals())
     lost.positions[2, 1] = np.nan
     with pytest.raises(ValueError, match="must be finite"):

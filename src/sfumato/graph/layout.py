@@ -29,6 +29,9 @@ __all__ = [
     "select_edges",
 ]
 
+SAME_PLACE = 1e-6
+"""Å; two atoms closer than this have no direction from one to the other."""
+
 
 @dataclass(frozen=True, eq=False)
 class Topology:
@@ -134,7 +137,7 @@ def index_stage(
         The topology, on the device of the positions.
 
     Raises:
-        ValueError: what `neighbor_pairs` refuses.
+        ValueError: what `neighbor_pairs` refuses, or two atoms at the same place; says which.
     """
     candidates = find_candidates(positions, cell, pbc, system, settings, skin)
     distance = candidates.distance
@@ -153,6 +156,9 @@ def select_edges(
     """Find the edges among candidates found with a skin, as long as no atom has moved by half of it.
 
     Arguments and result are those of `index_stage`.
+
+    Raises:
+        ValueError: two atoms at the same place; says which.
     """
     distance = candidates.lengths(positions, cell, system)
     return _topology(candidates, distance, numbers, system, len(cell), settings, 0.0, bucket)
@@ -170,6 +176,7 @@ def _topology(
     bucket: int,
 ) -> Topology:
     atoms = len(numbers)
+    _refuse_one_place(candidates, distance, system)
     pairs = _rows(candidates, distance, atoms, settings, skin)
     edges = pairs.edges if skin else _with_weight(pairs, atoms, settings)
     witness = torch.ones_like(pairs.source, dtype=torch.bool).index_fill_(0, edges, False)
@@ -200,6 +207,18 @@ def _topology(
         out_slots=_slots(rows, number, atoms, bucket),
         in_slots=in_slots,
     )
+
+
+def _refuse_one_place(candidates: Candidates, distance: Tensor, system: Tensor) -> None:
+    """Look at all pairs, not at edges alone: of many atoms at one place none may have an edge."""
+    if (distance < SAME_PLACE).any():
+        pair = distance.argmin()
+        i, j = sorted((int(candidates.i[pair]), int(candidates.j[pair])))
+        first = int((system < system[i]).sum())
+        raise ValueError(
+            f"atoms {i - first} and {j - first} of structure {int(system[i])} are at the same place; "
+            "move or remove one"
+        )
 
 
 class _Pairs(NamedTuple):

@@ -22,9 +22,6 @@ from sfumato.models.layers import Layer, Method, normalise
 from sfumato.models.windows import windows
 from sfumato.systems import Batch
 
-SAME_PLACE = 1e-6
-"""Å; two atoms closer than this have no direction from one to the other."""
-
 
 @dataclass(frozen=True)
 class Output:
@@ -305,14 +302,6 @@ def prepare(
     arrays = (batch.positions, batch.cell, batch.pbc, batch.numbers, batch.index)
     positions, cells, pbc_, numbers, system = (torch.from_numpy(array.copy()).to(device) for array in arrays)
     topology = index_stage(positions, cells, pbc_, numbers, system, model.config.graph, skin)
-    with torch.no_grad():
-        distance = differentiable_stage(topology, positions, cells, model.config.graph).distance
-    if len(distance) and (distance < SAME_PLACE).any():
-        edge = int(distance.argmin())
-        i, j = int(topology.source[edge]), int(topology.target[edge])
-        k = int(batch.index[i])
-        first = int(batch.offsets[k])
-        raise ValueError(f"atoms {i - first} and {j - first} of structure {k} are at the same place")
     return Prepared(topology, positions.to(dtype), cells.to(dtype), bool(batch.pbc.all()))
 
 

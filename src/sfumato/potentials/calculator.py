@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from sfumato.graph import Candidates, GraphSettings, Topology
     from sfumato.potentials.mindscaip import MinDScAIPPotential
 
-SAME_PLACE = 1e-6
-"""Å; two atoms closer than this have no direction from one to the other."""
-
 
 class Neighbours:
     """The neighbourhoods of structures that move a little from step to step.
@@ -66,14 +63,7 @@ class Neighbours:
             self._candidates = find_candidates(positions, cell, pbc, system, self.settings, self.skin)
             self._then = tuple(part.detach().clone() for part in (positions, cell, pbc, system))
             self.searches += 1
-        found = self._candidates
-        distance = found.lengths(positions, cell, system)
-        if (distance < SAME_PLACE).any():
-            pair = int(distance.argmin())
-            raise ValueError(
-                f"positions: atoms {int(found.i[pair])} and {int(found.j[pair])} are at the same place"
-            )
-        return select_edges(found, positions, cell, numbers, system, self.settings)
+        return select_edges(self._candidates, positions, cell, numbers, system, self.settings)
 
     def _stale(self, *now: Tensor) -> bool:
         if any(a.shape != b.shape for a, b in zip(now, self._then)):
