@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from sfumato import load
 from sfumato.graph import GraphSettings
+from sfumato.io import to_ase
 from sfumato.models.checkpoint import save
 from sfumato.models.config import MinDScAIPConfig
-from sfumato.models.mindscaip import MinDScAIP
+from sfumato.models.harmonics import legendre_slope
+from sfumato.models.mindscaip import MinDScAIP, predict, prepare
 from sfumato.potentials import mindscaip as module
 from sfumato.potentials import specs
 from sfumato.potentials.mindscaip import MinDScAIPPotential, is_out_of_memory, pack, untrained
@@ -130,6 +132,25 @@ def test_direct_forces_come_from_their_head():
     other = potential(model=network()).predict(Batch.of(CRYSTALS))
     assert np.abs(found.forces - other.forces).max() > 0.01
     assert found.stress is not None
+
+
+def test_inference_mode_of_torch_changes_nothing(tmp_path):
+    one, model = potential(), network()
+    save(tmp_path / "m.safetensors", model)
+    before, atoms = one.predict(Batch.of(MANY)), to_ase(CLUSTER)
+    legendre_slope.cache_clear()
+    with torch.inference_mode():
+        model(*(getattr(prepare(model, Batch.of(MANY)), part) for part in ("topology", "positions", "cell")))
+        same(one.predict(Batch.of(MANY)), before, 0)
+        same(potential().predict(Batch.of(MANY)), before, 0)
+        same(load(tmp_path / "m.safetensors", dtype="float64").predict(Batch.of(MANY)), before, 0)
+        assert np.array_equal(predict(model, Batch.of(MANY)).forces.numpy(), before.forces)
+        random = load("mindscaip:nano").predict(Batch.of([WATER]))
+        atoms.calc = one.calculator()
+        atoms.get_forces()
+    same(load("mindscaip:nano").predict(Batch.of([WATER])), random, 0)
+    np.testing.assert_allclose(atoms.get_forces(), one.predict(Batch.of([CLUSTER])).forces, atol=1e-11)
+    same(one.predict(Batch.of(MANY)), before, 0)
 
 
 def test_structures_without_atoms_have_no_energy():

@@ -89,6 +89,17 @@ def test_molecules_have_energy_and_forces():
     np.testing.assert_allclose(found["forces"], expected.forces, rtol=0, atol=1e-11)
 
 
+def test_inference_mode_of_torch_changes_nothing():
+    model = potential().torchsim()
+    expected = model(state(crystals()))
+    with torch.inference_mode():
+        found = model(state(crystals()))
+    model.neighbours.skin = 0.0
+    for key, value in model(state(crystals())).items():
+        assert torch.equal(value, expected[key])
+        assert torch.equal(found[key], expected[key])
+
+
 def test_it_is_what_torchsim_asks_of_a_model():
     model = potential("float32").torchsim()
     assert isinstance(model, ts.models.interface.ModelInterface)

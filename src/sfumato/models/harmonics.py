@@ -51,6 +51,7 @@ def legendre(cosine: Tensor, degree: int, mask: Tensor) -> Tensor:
 
 
 @lru_cache
+@torch.inference_mode(False)  # or what is kept could never be differentiated
 def legendre_slope(degree: int) -> Tensor:
     """Return M with P_l′ = Σ_j M_jl P_j: 2j + 1 for j = l − 1, l − 3, …."""
     slope = torch.zeros(degree + 1, degree + 1, dtype=torch.float64)
@@ -135,6 +136,7 @@ def _norm(l: int, m: int) -> float:  # noqa: E741
 
 
 @lru_cache
+@torch.inference_mode(False)
 def _slopes(l_max: int) -> Tensor:
     """Return D (3, n, n) with ∂Y_a/∂x_c = Σ_b D_cab Y_b.
 

@@ -305,11 +305,13 @@ def prepare(
     return Prepared(topology, positions.to(dtype), cells.to(dtype), bool(batch.pbc.all()))
 
 
+@torch.inference_mode(False)
 def predict(model: MinDScAIP, batch: Batch, dtype: torch.dtype = torch.float64) -> Output:
     """Return energies, forces and, where every structure is periodic in three directions, stress.
 
     Args:
-        model: the network; its weights are taken as they are and get no gradients.
+        model: the network; its weights are taken as they are and get no gradients. It may be called under
+            `torch.inference_mode`, but not have been made there.
         batch: of structures.
         dtype: of the geometry.
 

@@ -46,7 +46,7 @@ SHARE = 0.7
 
 
 class MinDScAIPPotential:
-    """A model with frozen weights on one device in one precision.
+    """A model with frozen weights on one device in one precision, usable under `torch.inference_mode` too.
 
     Distances, ranks and the sum over atoms are in double precision whatever the weights have. The model
     does not see total charge and multiplicity.
@@ -66,6 +66,7 @@ class MinDScAIPPotential:
     chunk = 64
     periodic = True
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         model: MinDScAIP,
@@ -129,6 +130,7 @@ class MinDScAIPPotential:
         if unknown:
             raise MissingElementError(self.name, unknown)
 
+    @torch.inference_mode(False)
     def predict(self, batch: Batch, neighbours: Neighbours | None = None) -> Prediction:
         """Return energies, forces and, where every structure is periodic in three directions, stress.
 
@@ -272,6 +274,7 @@ def from_file(path: str | Path) -> MinDScAIPPotential:
     return MinDScAIPPotential(model, Path(path).stem)
 
 
+@torch.inference_mode(False)
 def untrained(text: str) -> MinDScAIPPotential:
     """Return a preset with random weights, always the same: smooth and symmetric, but of no use in physics.
 

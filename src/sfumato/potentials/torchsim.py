@@ -55,6 +55,7 @@ def torchsim(potential: MinDScAIPPotential, skin: float, stress: bool) -> Any:
             self._memory_scales_with = "n_atoms"
             self.neighbours = Neighbours(potential.model.config.graph, skin)
 
+        @torch.inference_mode(False)
         def forward(self, state: Any, **__: Any) -> dict[str, Tensor]:
             """Return energy (G,), forces (N, 3) and, if asked for, stress (G, 3, 3) of a state."""
             state = SimpleNamespace(**state) if isinstance(state, dict) else state
@@ -80,11 +81,14 @@ def torchsim(potential: MinDScAIPPotential, skin: float, stress: bool) -> Any:
 
 
 def _arrays(state: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return positions, cells, periodic directions, atomic numbers and systems of a state."""
+    """Return copies of positions, cells, periodic directions, atomic numbers and systems of a state.
+
+    Copies, since what was made under `torch.inference_mode` can have no part in a gradient.
+    """
     import torch
 
     # TorchSim has lattice vectors in columns.
-    positions, cell = state.positions.detach().double(), state.cell.detach().double().mT
+    positions, cell = state.positions.detach().double().clone(), state.cell.detach().double().mT.clone()
     # One flag for all directions in older versions of TorchSim, one for each in newer ones.
-    pbc = torch.as_tensor(state.pbc, dtype=torch.bool, device=positions.device).expand(len(cell), 3)
-    return positions, cell, pbc, state.atomic_numbers.long(), state.system_idx
+    pbc = torch.as_tensor(state.pbc, dtype=torch.bool, device=positions.device).expand(len(cell), 3).clone()
+    return positions, cell, pbc, state.atomic_numbers.long().clone(), state.system_idx.clone()
