@@ -313,6 +313,19 @@ def test_fourth_differences_converge_for_soft_ranks_and_diverge_for_hard_ones(ra
     assert (0.7 * coarse < fine < 1.45 * coarse) if smooth else (fine > 8 * coarse)
 
 
+def test_the_default_precision_of_torch_does_not_matter():
+    parts, given_ = tensors(cluster(600)), GraphSettings(k=5, cutoff=4.0)
+    expected = index_stage(**parts, settings=given_)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = index_stage(**parts, settings=given_)
+    finally:
+        torch.set_default_dtype(before)
+    for name in ("pair_source", "pair_target", "place", "reverse", "out_slots"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+
+
 @pytest.mark.parametrize("count", [2, 5, 30])
 def test_atoms_at_one_place_are_refused_however_many(count):
     """Thirty have no edge among them: the rank of each is above k."""

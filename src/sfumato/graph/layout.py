@@ -260,7 +260,9 @@ def _rows(
     edge = torch.cat([edges[0].index_select(0, forth), edges[1].index_select(0, back)])
     length = distance.index_select(0, torch.cat([forth, back]))
     # One sort by three keys: what is added to the row is below ½, so distances count to 1e-9 Å.
-    order = torch.argsort(source + 0.5 * ~edge + length * (0.49 / (length.max() if len(length) else 1.0)))
+    # In double precision, whatever the default is: in half precision hundreds of rows run into each other.
+    longest = length.max() if len(length) else 1.0
+    order = torch.argsort(source.double() + 0.5 * ~edge + length * (0.49 / longest))
     source, possible = source.index_select(0, order), torch.nonzero(edge.index_select(0, order))[:, 0]
     count = torch.bincount(source, minlength=atoms)
     column, width = _within(source, count), int(count.max()) if atoms else 0
