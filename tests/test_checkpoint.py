@@ -178,7 +178,10 @@ def test_other_suffixes_precisions_and_notes_are_refused(tmp_path):
         (set_to(scale="big"), "scale: Input should be a valid number"),
         (set_to(scale=float("nan")), "scale: Input should be a finite number"),
         (set_to(atom_energies={"Xx": 1.0}), "atom_energies: Value error, 'Xx' is no element"),
-        (lambda h: h | {"config": h["config"] | {"wdith": 9}}, "config.wdith: Extra inputs"),
+        (
+            lambda h: h | {"config": h["config"] | {"wdith": 9}},
+            "config: Value error, unknown setting 'wdith'; did you mean 'width'",
+        ),
         (lambda h: h | {"config": h["config"] | {"heads": 3}}, "3 heads do not divide 8"),
         (lambda h: h | {"config": h["config"] | {"layers": 2}}, r"lacks \d+ of \d+ tensors, first 'layers.1"),
         (lambda h: h | {"config": h["config"] | {"layers": 10**9}}, "too few for 1000000000 layers"),

@@ -76,6 +76,8 @@ def test_every_column_of_table_7_is_a_config(column):
     [
         (lambda: preset("smal"), "no preset 'smal'; did you mean 'small'"),
         (lambda: preset("small", widht=3), "unknown setting 'widht'; did you mean 'width'"),
+        (lambda: MinDScAIPConfig(widht=3), "unknown setting 'widht'; did you mean 'width'"),
+        (lambda: config(graph={"k": "many"}), "k: expected a whole number, got 'many'"),
         (lambda: config(graph={"cutof": 3.0}), "unknown key 'cutof'; did you mean 'cutoff'"),
         (lambda: config(graph={"rank": "soft"}), "rank: 'soft' is unknown"),
         (lambda: config(heads=3), "3 heads do not divide 16 channels"),

@@ -210,7 +210,15 @@ def test_two_swapping_neighbours_make_the_hard_rank_jump_and_the_soft_one_pass()
         ({"beta": math.inf}, "beta"),
         ({"cutoff": math.nan}, "cutoff"),
         ({"rank_offset": math.nan}, "rank_offset"),
-        ({"f_max": 1.1}, "f_max"),
+        ({"f_max": 1.1}, "f_max: with rank 'compact' expected a number from 0.98 to 1, got 1.1"),
+        ({"f_max": 0.97}, "f_max: with rank 'compact'"),
+        ({"f_max": 0.97, "rank": "sigmoid"}, "f_max: with rank 'sigmoid'"),
+        ({"f_max": 0.0, "rank": "hard"}, "f_max: with rank 'hard' expected a number from 0 to 1, got 0.0"),
+        ({"k": 2.5}, "k: expected a whole number, got 2.5"),
+        ({"k": True}, "k: expected a whole number, got True"),
+        ({"cutoff": "6"}, "cutoff: expected a number, got '6'"),
+        ({"d0": None}, "d0: expected a number, got None"),
+        ({"f_max": [1]}, "f_max: expected a number"),
     ],
 )
 def test_senseless_settings_are_refused(wrong, message):

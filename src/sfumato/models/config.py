@@ -70,6 +70,14 @@ class MinDScAIPConfig(BaseModel):
     zbl: bool = False
     elements: tuple[int, ...] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _known_settings(cls, value: Any) -> Any:
+        for key in value if isinstance(value, dict) else ():
+            if key not in cls.model_fields:
+                raise ValueError(f"unknown setting {key!r}; {nearest(str(key), cls.model_fields)}")
+        return value
+
     @field_validator("graph", mode="before")
     @classmethod
     def _known_graph_settings(cls, value: Any) -> Any:
@@ -130,9 +138,4 @@ def preset(name: str, **changes: Any) -> MinDScAIPConfig:
     """
     if name not in PRESETS:
         raise ValueError(f"MinDScAIP has no preset {name!r}; {nearest(name, PRESETS)}")
-    for key in changes:
-        if key not in MinDScAIPConfig.model_fields:
-            raise ValueError(
-                f"preset {name}: unknown setting {key!r}; {nearest(key, MinDScAIPConfig.model_fields)}"
-            )
     return MinDScAIPConfig(**(dict(PRESETS[name]) | changes))
