@@ -284,6 +284,17 @@ def test_elements_that_the_model_does_not_know_are_named():
         untrained("nano").predict(Batch.of([System([118], [[0.0, 0, 0]])]))
 
 
+def test_with_repulsion_elements_without_a_radius_are_unknown():
+    model = network(elements=None, zbl=True, graph=GraphSettings(k=5, cutoff=6.0))
+    one, heavy = potential(model=model), Batch.of([System([97], [[0.0, 0, 0]])])
+    assert one.elements == set(range(1, 97))
+    with pytest.raises(MissingElementError, match="tiny has no parameters for Bk"):
+        one.predict(heavy)
+    with pytest.raises(ValueError, match="does not know Bk"):
+        predict(model, heavy)
+    potential(model=network(elements=None)).predict(heavy)
+
+
 def test_a_prediction_that_is_not_finite_is_an_error():
     model = network()
     model.reference[8] = np.inf

@@ -13,6 +13,10 @@ ELEMENTS = 100
 """A model has a row for every element up to fermium, whether it was trained on it or not."""
 
 
+WITH_RADIUS = 96
+"""Curium, the last element whose covalent radius is known (Cordero et al. 2008)."""
+
+
 class MinDScAIPConfig(BaseModel):
     """What a model is made of; weights are not part of it.
 
@@ -42,7 +46,7 @@ class MinDScAIPConfig(BaseModel):
         direct_stress: likewise for stress.
         denoising: take known forces as input, and predict the displacements of atoms.
         zbl: add the screened repulsion of nuclei at distances below 0.8 of the sum of covalent radii.
-        elements: atomic numbers that the model knows; None: all.
+        elements: atomic numbers that the model knows; None: all, with zbl those up to curium.
 
     Source: Liu et al. 2026, Sections 4.1 and 5.1 and Table 7.
     """
@@ -69,6 +73,11 @@ class MinDScAIPConfig(BaseModel):
     denoising: bool = False
     zbl: bool = False
     elements: tuple[int, ...] | None = None
+
+    @property
+    def known_elements(self) -> tuple[int, ...]:
+        """Atomic numbers that the model knows, in order."""
+        return self.elements or tuple(range(1, (WITH_RADIUS if self.zbl else ELEMENTS) + 1))
 
     @model_validator(mode="before")
     @classmethod

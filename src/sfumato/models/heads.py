@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.graph.layout import Topology
-from sfumato.models.config import MinDScAIPConfig
+from sfumato.models.config import WITH_RADIUS, MinDScAIPConfig
 from sfumato.models.layers import FeedForward
 from sfumato.units import BOHR, HARTREE
 
@@ -160,7 +160,7 @@ class ZBL(nn.Module):
         from ase.data import chemical_symbols, covalent_radii
 
         super().__init__()
-        missing = [chemical_symbols[z] for z in elements if z > 96]
+        missing = [chemical_symbols[z] for z in elements if z > WITH_RADIUS]
         if missing:
             raise ValueError(
                 f"zbl: no covalent radius is known for {', '.join(missing)}; leave them out of elements"

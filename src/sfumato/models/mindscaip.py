@@ -91,8 +91,7 @@ class MinDScAIP(nn.Module):
         self.register_buffer("centres", centres, persistent=False)
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
         self.register_buffer("reference", torch.zeros(ELEMENTS + 1, dtype=torch.float64))
-        elements = config.elements or tuple(range(1, 97))
-        self.zbl = ZBL(elements, config.graph.cutoff) if config.zbl else None
+        self.zbl = ZBL(config.known_elements, config.graph.cutoff) if config.zbl else None
         initialise(self, config, generator or torch.Generator().manual_seed(0))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MinDScAIP:
@@ -288,7 +287,7 @@ def prepare(
     """
     from ase.data import chemical_symbols
 
-    known = model.config.elements or range(1, ELEMENTS + 1)
+    known = model.config.known_elements
     unknown = sorted(set(batch.numbers.tolist()) - set(known))
     if unknown:
         names = ", ".join(chemical_symbols[z] for z in unknown)

@@ -15,7 +15,7 @@ import torch
 
 from sfumato.graph.neighbors import FLAT
 from sfumato.models.checkpoint import load_model, weights_digest
-from sfumato.models.config import ELEMENTS, preset
+from sfumato.models.config import preset
 from sfumato.models.mindscaip import MinDScAIP, Output, Prepared, evaluate, predict, prepare
 from sfumato.potentials.calculator import Neighbours, calculator
 from sfumato.potentials.potential import MissingElementError
@@ -81,7 +81,7 @@ class MinDScAIPPotential:
         self.name, self.device, self.dtype, self.most_edges = name, _device(device), dtype, most_edges
         self._given = copy.deepcopy(model).requires_grad_(False).eval()
         self.model = copy.deepcopy(self._given).to(self.device, getattr(torch, dtype))
-        self.elements = frozenset(model.config.elements or range(1, ELEMENTS + 1))
+        self.elements = frozenset(model.config.known_elements)
 
     @cached_property
     def identity(self) -> str:
