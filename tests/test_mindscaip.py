@@ -378,7 +378,10 @@ def test_energies_keep_their_digits_in_single_precision():
 @pytest.mark.parametrize(
     ("systems", "message"),
     [
-        ([molecule(), System([9], [[0, 0, 0]])], "does not know F; it knows H, C, N, O"),
+        (
+            [molecule(), System([9], [[0, 0, 0]])],
+            "structure 1: the model does not know F; it knows H, C, N, O",
+        ),
         (
             [System([6], [[0, 0, 0]]), System([6, 1], [[0, 0, 0], [0, 0, 1e-8]])],
             "atoms 0 and 1 of structure 1",

@@ -278,7 +278,10 @@ def test_input_without_meaning_is_refused(changed, message, skin):
 
 
 def test_elements_that_the_model_does_not_know_are_named():
-    with pytest.raises(MissingElementError, match="tiny has no parameters for C, Au"):
+    with pytest.raises(
+        MissingElementError,
+        match=r"tiny has no parameters for C, Au, first met in structure 1 of .* knows H, O",
+    ):
         potential().predict(batch(numbers=([3, 4], [6, 79])))
     with pytest.raises(MissingElementError, match="has no parameters for Og"):
         untrained("nano").predict(Batch.of([System([118], [[0.0, 0, 0]])]))
@@ -288,7 +291,10 @@ def test_with_repulsion_elements_without_a_radius_are_unknown():
     model = network(elements=None, zbl=True, graph=GraphSettings(k=5, cutoff=6.0))
     one, heavy = potential(model=model), Batch.of([System([97], [[0.0, 0, 0]])])
     assert one.elements == set(range(1, 97))
-    with pytest.raises(MissingElementError, match="tiny has no parameters for Bk"):
+    with pytest.raises(
+        MissingElementError,
+        match="tiny has no parameters for Bk, first met in structure 0 of the batch; it knows H to Cm",
+    ):
         one.predict(heavy)
     with pytest.raises(ValueError, match="does not know Bk"):
         predict(model, heavy)

@@ -126,7 +126,10 @@ def test_a_missing_element_is_named_before_anything_is_computed():
     calculator = Spring()
     potential = from_ase(calculator, "organic", elements=[1, 6, 7, 8])
     potential.predict(Batch.of([WATER]))
-    with pytest.raises(MissingElementError, match="organic has no parameters for Si, Cu"):
+    with pytest.raises(
+        MissingElementError,
+        match=r"organic has no parameters for Si, Cu, first met in structure 1 .* knows H, C, N, O",
+    ):
         potential.predict(Batch.of([WATER, System([29, 14], [[0, 0, 0], [0, 0, 2]])]))
     assert len(calculator.seen) == 1
 

@@ -1,11 +1,13 @@
 """The containers refuse what cannot be, and stay what they were when made."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfumato.systems import Batch, Prediction, Scan, ScanSet, System, digest
+from sfumato.systems import Batch, Prediction, Scan, ScanSet, System, digest, symbols
 
 WATER = {"numbers": [8, 1, 1], "positions": [[0, 0, 0], [0, 0.76, 0.59], [0, -0.76, 0.59]]}
 
@@ -84,6 +86,20 @@ def test_a_batch_wants_its_atoms_in_order(index):
             [0, 0],
             [1, 1],
         )
+
+
+@pytest.mark.parametrize("number", [0, -1, 119])
+def test_a_batch_wants_atomic_numbers(number):
+    batch = Batch.of([System(**WATER)])
+    with pytest.raises(ValueError, match=f"numbers: {number} is not an atomic number"):
+        dataclasses.replace(batch, numbers=[8, 1, number])
+
+
+def test_elements_are_written_short():
+    assert symbols([8, 1, 6, 6, 7]) == "H, C, N, O"
+    assert symbols(range(1, 97)) == "H to Cm"
+    assert symbols([1, *range(5, 9), 119, 0]) == "0, H, B to O, 119"
+    assert symbols([]) == ""
 
 
 def test_an_empty_batch_is_refused():

@@ -46,6 +46,21 @@ def _check_numbers(numbers: Ints, what: str) -> None:
         raise ValueError(f"{what}: {int(bad[0])} is not an atomic number (1 to {MAX_ATOMIC_NUMBER})")
 
 
+def symbols(numbers: Iterable[int]) -> str:
+    """Return chemical symbols in order, "H, C, N, O", and of more than three in a row the ends, "H to Cm"."""
+    from ase.data import chemical_symbols
+
+    runs: list[list[str]] = []
+    last = None
+    for z in sorted(set(numbers)):
+        if last is None or z > last + 1:
+            runs.append([])
+        # A model may be asked about numbers that are no elements.
+        runs[-1].append(chemical_symbols[z] if 1 <= z <= MAX_ATOMIC_NUMBER else str(z))
+        last = z
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 3 else ", ".join(run) for run in runs)
+
+
 def _check_finite(array: Floats, what: str) -> None:
     if not np.isfinite(array).all():
         first = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
@@ -135,7 +150,7 @@ class Batch:
         multiplicity: (S,) 2S+1.
 
     Raises:
-        ValueError: a wrong shape, or an index that is not 0…S−1 in order.
+        ValueError: a wrong shape, an impossible atomic number, or an index that is not 0…S−1 in order.
     """
 
     numbers: Ints
@@ -149,6 +164,7 @@ class Batch:
     def __post_init__(self) -> None:
         put = object.__setattr__
         put(self, "numbers", _frozen(self.numbers, np.int64, (None,), "numbers"))
+        _check_numbers(self.numbers, "numbers")
         n = len(self.numbers)
         put(self, "positions", _frozen(self.positions, np.float64, (n, 3), "positions"))
         put(self, "index", _frozen(self.index, np.int64, (n,), "index"))

@@ -20,7 +20,7 @@ from sfumato.models.heads import ZBL, Tokens, heads_of
 from sfumato.models.initial import initialise
 from sfumato.models.layers import Layer, Method, normalise
 from sfumato.models.windows import windows
-from sfumato.systems import Batch
+from sfumato.systems import Batch, symbols
 
 
 @dataclass(frozen=True)
@@ -285,14 +285,12 @@ def prepare(
         ValueError: an element that the model does not know, a position that is not finite, a cell of no
             volume, or two atoms at the same place; says which atom of which structure.
     """
-    from ase.data import chemical_symbols
-
     known = model.config.known_elements
-    unknown = sorted(set(batch.numbers.tolist()) - set(known))
+    unknown = set(batch.numbers.tolist()) - set(known)
     if unknown:
-        names = ", ".join(chemical_symbols[z] for z in unknown)
+        first = batch.index[[z in unknown for z in batch.numbers.tolist()].index(True)]
         raise ValueError(
-            f"the model does not know {names}; it knows {', '.join(chemical_symbols[z] for z in known)}"
+            f"structure {first}: the model does not know {symbols(unknown)}; it knows {symbols(known)}"
         )
     for k, (cell, pbc) in enumerate(zip(batch.cell, batch.pbc)):
         if pbc.all() and not abs(torch.linalg.det(torch.from_numpy(cell.copy()))) > 0:

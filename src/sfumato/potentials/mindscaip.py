@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -124,11 +124,14 @@ class MinDScAIPPotential:
         """
         return torchsim(self, skin, stress)
 
-    def check_elements(self, numbers: Iterable[int]) -> None:
-        """Raise `MissingElementError` where the model does not know one of these elements."""
-        unknown = set(numbers) - self.elements
-        if unknown:
-            raise MissingElementError(self.name, unknown)
+    def check_elements(self, numbers: Ints, index: Ints) -> None:
+        """Raise `MissingElementError` where the model does not know one of these elements.
+
+        Args:
+            numbers: (N,) atomic numbers.
+            index: (N,) the structure of each atom.
+        """
+        MissingElementError.check(self.name, self.elements, numbers, index)
 
     @torch.inference_mode(False)
     def predict(self, batch: Batch, neighbours: Neighbours | None = None) -> Prediction:
@@ -232,7 +235,7 @@ class MinDScAIPPotential:
         return FOOTPRINT * c.width * c.attention_factor * c.layers * self.model.itself.element_size()
 
     def _check(self, batch: Batch) -> None:
-        self.check_elements(np.unique(batch.numbers).tolist())
+        self.check_elements(batch.numbers, batch.index)
         lost = ~np.isfinite(batch.positions).all(axis=1)
         if lost.any():
             atom = int(np.argmax(lost))

@@ -15,7 +15,7 @@ import numpy as np
 
 from sfumato.io import from_ase as system_from_ase
 from sfumato.io import to_ase
-from sfumato.systems import Batch, Floats, Prediction, System, digest
+from sfumato.systems import Batch, Floats, Ints, Prediction, System, digest, symbols
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -58,11 +58,23 @@ class Potential(Protocol):
 class MissingElementError(ValueError):
     """A potential was asked about an element it does not know."""
 
-    def __init__(self, potential: str, numbers: Any) -> None:
-        from ase.data import chemical_symbols
+    @classmethod
+    def check(cls, potential: str, known: Collection[int], numbers: Ints, index: Ints) -> None:
+        """Raise this error where an element is unknown; it says which, where first, and what is known.
 
-        symbols = ", ".join(chemical_symbols[int(z)] for z in sorted(set(numbers)))
-        super().__init__(f"{potential} has no parameters for {symbols}")
+        Args:
+            potential: its name.
+            known: atomic numbers.
+            numbers: (N,) atomic numbers.
+            index: (N,) the structure of each atom.
+        """
+        unknown = set(np.unique(numbers).tolist()) - set(known)
+        if unknown:
+            first = index[np.isin(numbers, list(unknown)).argmax()]
+            raise cls(
+                f"{potential} has no parameters for {symbols(unknown)}, first met in structure {first} of "
+                f"the batch; it knows {symbols(known)}"
+            )
 
 
 class FromASE:
@@ -103,8 +115,8 @@ class FromASE:
             MissingElementError: an element outside `elements`.
             ValueError: forces for another number of atoms.
         """
-        if self.elements is not None and (unknown := set(batch.numbers.tolist()) - self.elements):
-            raise MissingElementError(self.name, unknown)
+        if self.elements is not None:
+            MissingElementError.check(self.name, self.elements, batch.numbers, batch.index)
         offered = getattr(self.calculator, "implemented_properties", ())
         with_stress = bool(batch.pbc.all()) and "stress" in offered
         found = [self._one(system, with_stress) for system in batch]

@@ -60,12 +60,12 @@ def torchsim(potential: MinDScAIPPotential, skin: float, stress: bool) -> Any:
             """Return energy (G,), forces (N, 3) and, if asked for, stress (G, 3, 3) of a state."""
             state = SimpleNamespace(**state) if isinstance(state, dict) else state
             arrays = _arrays(state)
-            positions, cell, pbc, numbers, _ = arrays
+            positions, cell, pbc, numbers, system = arrays
             if stress and not bool(pbc.all()):
                 raise ValueError(
                     f"{potential.name}: stress needs three periodic directions; otherwise use stress=False"
                 )
-            potential.check_elements(torch.unique(numbers).tolist())
+            potential.check_elements(numbers.cpu().numpy(), system.cpu().numpy())
             topology = self.neighbours.topology(*arrays)
             # Out of memory is left as it comes: batchers look for it to find out what fits.
             found = evaluate(self.network, topology, positions, cell, stress=stress)
