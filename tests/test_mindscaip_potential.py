@@ -36,6 +36,8 @@ RNG = np.random.default_rng(0)
 WATER = System([8, 1, 1], [[0, 0, 0], [0, 0.76, 0.59], [0, -0.76, 0.59]])
 CLUSTER = structures.cluster((1, 8), RNG)
 CRYSTALS = [structures.crystal((1, 8), RNG) for _ in range(3)]
+FLAT_CELL = [[4.0, 0, 0], [0, 4.0, 0], [2.0, 2.0, 4e-10]]
+"""Its volume is not 0, but 1e-10 of that of a box of its lengths."""
 MANY = [WATER, CLUSTER, System([1], [[0.0, 0, 0]]), *CRYSTALS, WATER, CLUSTER]
 
 
@@ -266,6 +268,7 @@ def batch(**changed):
         ({"positions": (4, CRYSTALS[0].positions[0])}, "are at the same place"),
         ({"positions": (4, CRYSTALS[0].positions[0] + 5e-7)}, "are at the same place"),
         ({"cell": ((2, 2), [0, 0, 0])}, "cell of structure 2 has no volume or is not finite"),
+        ({"cell": (2, FLAT_CELL)}, "cell of structure 2 has no volume or is not finite"),
         ({"cell": ((0, 0, 1), np.nan)}, "cell of structure 0 has no volume or is not finite"),
         ({"cell": ((3, 0, 1), np.nan)}, "cell of structure 3 has no volume or is not finite"),
     ],
