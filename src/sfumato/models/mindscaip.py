@@ -124,6 +124,13 @@ class MinDScAIP(nn.Module):
             cell: (G, 3, 3) Å.
             strain: (G, 3, 3), its symmetric part is applied to positions and cells.
             known_forces: (N, 3) eV/Å as input, for a model with a denoising head.
+
+        Returns:
+            Energy (G,) eV; from heads of their own, where the model has them, forces (N, 3) eV/Å, stress
+            (G, 3, 3) eV/Å³ and noise (N, 3).
+
+        Raises:
+            ValueError: known forces for a model without a denoising head.
         """
         if strain is not None:
             positions, cell = strained(topology, positions, cell, strain)
@@ -218,6 +225,13 @@ def evaluate(
         create_graph: keep what is needed to differentiate everything again.
         known_forces: (N, 3) eV/Å, for denoising.
 
+    Returns:
+        Energy (G,) eV, forces (N, 3) eV/Å, if asked for stress (G, 3, 3) eV/Å³, and from a denoising head
+        noise (N, 3).
+
+    Raises:
+        ValueError: stress of a cell without volume, or known forces for a model without a denoising head.
+
     Source: forces −∂E/∂r, stress (1/V) ∂E/∂ε.
     """
     config = model.config
@@ -311,6 +325,10 @@ def predict(model: MinDScAIP, batch: Batch, dtype: torch.dtype = torch.float64) 
             `torch.inference_mode`, but not have been made there.
         batch: of structures.
         dtype: of the geometry.
+
+    Returns:
+        Energy (G,) eV, forces (N, 3) eV/Å, stress (G, 3, 3) eV/Å³ or None, and from a denoising head noise
+        (N, 3).
 
     Raises:
         ValueError: see `prepare`.
