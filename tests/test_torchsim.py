@@ -34,7 +34,7 @@ def potential(dtype="float64"):
         radial=8,
         directional="angular_bias",
         graph=GraphSettings(k=6, cutoff=4.0),
-        elements=(1, 8, 13, 14, 26),
+        elements=(1, 6, 8, 12, 13, 14, 26),
     )
     model = MinDScAIP(config, torch.Generator().manual_seed(5))
     model.scale.fill_(50.0)
@@ -87,6 +87,9 @@ def test_molecules_have_energy_and_forces():
     assert set(found) == {"energy", "forces"}
     np.testing.assert_allclose(found["energy"], expected.energy, rtol=0, atol=1e-11)
     np.testing.assert_allclose(found["forces"], expected.forces, rtol=0, atol=1e-11)
+    asked = one.torchsim(stress=True)(state([WATER, other]))
+    assert all(torch.equal(asked[key], found[key]) for key in ("energy", "forces"))
+    assert set(asked) == {"energy", "forces"}
 
 
 def test_inference_mode_of_torch_changes_nothing():
@@ -134,15 +137,30 @@ def test_neighbours_are_kept_from_step_to_step_and_found_anew_for_other_structur
     np.testing.assert_allclose(found["energy"], expected.energy, rtol=0, atol=1e-11)
 
 
+def integrator(model, dt):
+    """What starts and what continues a simulation at 0.05 eV, always with the same momenta."""
+    kT = torch.tensor(0.05, dtype=torch.float64)
+    if not hasattr(ts.integrators, "nve_init"):  # TorchSim 0.3
+        begin, step = ts.integrators.nve(model=model, dt=dt, kT=kT)
+        return lambda start: begin(start, seed=1), step
+
+    def seeded(start):
+        if not hasattr(start, "rng"):
+            return ts.integrators.nve_init(start, model, kT=kT, seed=1)
+        start.rng = 1
+        return ts.integrators.nve_init(start, model, kT=kT)
+
+    return seeded, lambda now: ts.integrators.nve_step(now, model, dt=dt)
+
+
 def test_torchsims_own_dynamics_conserve_the_energy():
     model = potential().torchsim()
     kinetic = ts.quantities.calc_kinetic_energy
     error = []
     for dt in (2e-3, 1e-3):
         start = state(crystals()[:2])
-        # The integrator of TorchSim 0.3; later versions take the model with every call.
-        begin, step = ts.integrators.nve(model=model, dt=torch.tensor(dt), kT=torch.tensor(0.05))
-        now = begin(start, seed=1)
+        begin, step = integrator(model, torch.tensor(dt, dtype=torch.float64))
+        now = begin(start)
         total = []
         for _ in range(round(0.06 / dt)):
             now = step(now)
@@ -155,9 +173,9 @@ def test_torchsims_own_dynamics_conserve_the_energy():
 def test_what_it_cannot_do_is_said(monkeypatch):
     model = potential().torchsim()
     with pytest.raises(
-        ValueError, match=r"stress needs three periodic directions; otherwise use stress=False"
+        ValueError, match=r"stress needs three periodic directions in every .*; otherwise use stress=False"
     ):
-        model(state([WATER]))
+        model(vars(state(crystals())) | {"pbc": torch.tensor([True, True, False])})
     with pytest.raises(MissingElementError, match=r"for Cu, first met in structure 1 of .* knows H, .*"):
         model(state([bulk("Al"), bulk("Cu")]))
     same = crystals()[0]

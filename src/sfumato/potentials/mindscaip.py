@@ -120,7 +120,8 @@ class MinDScAIPPotential:
 
         Args:
             skin: Å, as for `calculator`.
-            stress: whether to compute stress; every state must then be periodic in three directions.
+            stress: whether to compute stress of states periodic in three directions. Those without a periodic
+                direction have none; others are then refused.
         """
         return torchsim(self, skin, stress)
 

@@ -28,7 +28,8 @@ def torchsim(potential: MinDScAIPPotential, skin: float, stress: bool) -> Any:
     Args:
         potential: the potential; its device is that of the states.
         skin: Å, see `Neighbours`.
-        stress: whether to compute stress; states must then be periodic.
+        stress: whether to compute stress of states periodic in three directions. Those without a periodic
+            direction have none; others are then refused.
 
     Raises:
         ValueError: torch-sim is not installed.
@@ -57,18 +58,15 @@ def torchsim(potential: MinDScAIPPotential, skin: float, stress: bool) -> Any:
 
         @torch.inference_mode(False)
         def forward(self, state: Any, **__: Any) -> dict[str, Tensor]:
-            """Return energy (G,), forces (N, 3) and, if asked for, stress (G, 3, 3) of a state."""
+            """Return energy (G,), forces (N, 3) and, if asked for, stress (G, 3, 3) of a periodic state."""
             state = SimpleNamespace(**state) if isinstance(state, dict) else state
             arrays = _arrays(state)
             positions, cell, pbc, numbers, system = arrays
-            if stress and not bool(pbc.all()):
-                raise ValueError(
-                    f"{potential.name}: stress needs three periodic directions; otherwise use stress=False"
-                )
+            with_stress = stress and _has_stress(potential.name, pbc)
             potential.check_elements(numbers.cpu().numpy(), system.cpu().numpy())
             topology = self.neighbours.topology(*arrays)
             # Out of memory is left as it comes: batchers look for it to find out what fits.
-            found = evaluate(self.network, topology, positions, cell, stress=stress)
+            found = evaluate(self.network, topology, positions, cell, stress=with_stress)
             answer = {
                 key: value for key, value in vars(found).items() if key in RESULTS and value is not None
             }
@@ -78,6 +76,16 @@ def torchsim(potential: MinDScAIPPotential, skin: float, stress: bool) -> Any:
             return result
 
     return MinDScAIPModel()
+
+
+def _has_stress(name: str, pbc: Tensor) -> bool:
+    """Return whether all (G, 3) directions are periodic; refuse a state of which some are."""
+    if bool(pbc.any()) and not bool(pbc.all()):
+        raise ValueError(
+            f"{name}: stress needs three periodic directions in every structure of a state; otherwise use "
+            "stress=False"
+        )
+    return bool(pbc.all())
 
 
 def _arrays(state: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
