@@ -437,11 +437,11 @@ def test_a_users_factory_offers_what_its_model_offers(tmp_path):
 
 
 def test_models_of_the_package_are_files_in_its_data(tmp_path, monkeypatch):
+    assert all((specs.DATA / f"{name}.safetensors").is_file() for name in specs.BUNDLED)
     save(tmp_path / "mindscaip-tiny.safetensors", network())
     monkeypatch.setattr(specs, "DATA", tmp_path)
     monkeypatch.setitem(specs.NAMED, "mindscaip-tiny", specs.Named(specs._bundled("mindscaip-tiny"), "tiny"))
     assert load("mindscaip-tiny", dtype="float64").identity == potential().identity
-    assert all((specs.DATA / f"{name}.safetensors").is_file() for name in specs.BUNDLED)
 
 
 def test_models_with_a_precision_of_their_own_do_not_ignore_another():
