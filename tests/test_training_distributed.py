@@ -22,7 +22,8 @@ LAUNCH = """
 import sys
 from sfumato.training.launch import run
 found = run(sys.argv[1], sys.argv[2])
-print("finished" if found.finished else "stopped", found.steps)
+word = "finished" if found.finished else "stopped"
+sys.stdout.write(f"{word} {found.steps}\\n")  # in one piece: two processes write to the same pipe
 """
 
 STAGES = (
