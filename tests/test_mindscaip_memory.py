@@ -1,5 +1,10 @@
 """What a batch takes of memory, and what there is: atoms without edges, and the limits of containers."""
 
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
 
 from sfumato.potentials import mindscaip as module
@@ -26,6 +31,35 @@ def test_atoms_without_edges_take_memory_too(monkeypatch):
     one.predict(gas)
     assert seen[0] == 50
     assert len(seen) > 2
+
+
+def test_memory_that_was_only_kept_is_given_back_before_layers_are_recomputed(monkeypatch):
+    """An evaluation leaves gigabytes with the allocator: the machine is not full for the next one."""
+    free = [10]
+    monkeypatch.setattr(module, "free_memory", lambda _: free[0])
+    one, water = MinDScAIPPotential(model()), Batch.of([System([8, 1, 1], np.eye(3))])
+    one.predict(water)
+    assert one.model.checkpointing
+    monkeypatch.setattr(module, "give_back", lambda: free.__setitem__(0, 10**12))
+    one.predict(water)
+    assert not one.model.checkpointing
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc keeps freed memory")
+def test_freed_memory_goes_back_to_the_system():
+    """Five thousand blocks below the size that is mapped by itself, under one that stays."""
+    blocks = [torch.ones(20_000) for _ in range(5_000)]
+    held = torch.ones(20_000)
+    full = resident()
+    del blocks
+    module.give_back()
+    assert full - resident() > 300e6
+    assert held.sum() == 20_000
+
+
+def resident():
+    """Bytes of this process in memory."""
+    return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
 
 
 def group(folder, limit, used, stat, version):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -223,8 +225,10 @@ class MinDScAIPPotential:
         return None
 
     def _is_large(self, ready: Prepared) -> bool:
-        size = len(ready.topology.reverse) + ATOM * len(ready.positions)
-        return size * self._bytes_per_edge > SHARE * free_memory(self.device)
+        need = (len(ready.topology.reverse) + ATOM * len(ready.positions)) * self._bytes_per_edge
+        if need > SHARE * free_memory(self.device):
+            give_back()
+        return need > SHARE * free_memory(self.device)
 
     def _most_edges(self) -> int:
         room = min(SHARE * free_memory(self.device), DEVICES[self.device.type])
@@ -350,6 +354,12 @@ def free_memory(device: torch.device) -> int:
     except (OSError, StopIteration):
         free = 2**32
     return max(0, min([free, *group_room()]))
+
+
+def give_back() -> None:
+    """Return memory that this process has freed to the system; glibc keeps what an evaluation before left."""
+    with suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def group_room(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
