@@ -137,7 +137,6 @@ def test_one_process_needs_no_exchange():
     assert group.total([1.0]) == [1.0]
     assert group.agree("yes") == "yes"
     assert gradient.tolist() == [1, 1, 1]
-    group.wait()
 
 
 def test_more_devices_than_there_are_is_an_error(data, monkeypatch):

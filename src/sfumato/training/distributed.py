@@ -79,11 +79,6 @@ class Group:
         torch.distributed.broadcast_object_list(said, src=0, device=self.device)
         return said[0]  # type: ignore[no-any-return]
 
-    def wait(self) -> None:
-        """Wait until all are here."""
-        if self.size > 1:
-            torch.distributed.barrier()
-
 
 def alone(settings: TrainSettings) -> Group:
     """Return the group of this process only."""
