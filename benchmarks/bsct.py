@@ -17,10 +17,10 @@ from pathlib import Path
 
 from cyclopts import App
 
-from sfumato import datasets
+from sfumato.datasets import named as datasets
 from sfumato.execution.pool import PoolSettings
 from sfumato.potentials.specs import resolve
-from sfumato.protocols import bsct
+from sfumato.protocols.bsct import analysis as bsct
 from sfumato.protocols.run import run_bsct
 from sfumato.systems import Batch, ScanSet
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from cyclopts import App
 
-from sfumato.execution.campaign import label
-from sfumato.execution.frames import Frame
+from sfumato.campaigns.campaign import label
 from sfumato.execution.pool import PoolSettings
 from sfumato.execution.runner import Tally
-from sfumato.reference.engines import TBLite
+from sfumato.jobs.frames import Frame
+from sfumato.potentials.engines import TBLite
 
 app = App(help=__doc__, help_format="plaintext")
 

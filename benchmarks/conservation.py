@@ -24,13 +24,13 @@ from ase.build import bulk, molecule
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 
 from sfumato.io import from_ase
-from sfumato.models.config import preset
-from sfumato.models.mindscaip import MinDScAIP, predict
-from sfumato.potentials.mindscaip import MinDScAIPPotential
+from sfumato.models.mindscaip.config import preset
+from sfumato.models.mindscaip.network import MinDScAIP, predict
+from sfumato.potentials.network import MinDScAIPPotential
 from sfumato.systems import Batch
 
 K = 3
-"""Neighbours, so few that in both structures some come and go all the time."""
+"""Neighbors, so few that in both structures some come and go all the time."""
 
 STRONGER = 3.0
 """Times the maps that end a block are larger than at the start of training."""

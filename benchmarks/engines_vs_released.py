@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from cyclopts import App
 
-from sfumato import datasets
-from sfumato.reference.engines import Engine, make_engine
+from sfumato.datasets import named as datasets
+from sfumato.potentials.engines import Engine, make_engine
 from sfumato.systems import Scan
 from sfumato.units import MEV
 

@@ -1,4 +1,4 @@
-"""Time and memory of the differentiable nearest-neighbour graph: each structure in a process of its own.
+"""Time and memory of the differentiable nearest-neighbor graph: each structure in a process of its own.
 
     python benchmarks/graph.py table
     python benchmarks/graph.py one diamond 1000 --dtype float64

@@ -8,7 +8,7 @@ Every number comes from a process of its own, MACE's in the environment that it 
 all contestants take turns at every size, so that what disturbs the machine disturbs them alike; ratios are
 taken within a round. A size that runs out of time or memory ends the larger ones. Weights are random, those
 of MACE in the recipe of its published materials model (two layers, l = 2, 6 Å, 89 elements; 128 channels are
-16 million parameters) with as many channels as the count asks for. Neighbours are searched every time.
+16 million parameters) with as many channels as the count asks for. Neighbors are searched every time.
 
 Seconds are processor time where one thread of a CPU is used, else wall time. The matrix rate is what the
 machine does in each round in products of square float32 matrices. FLOPs are those of the products that the
@@ -72,9 +72,9 @@ def of_mindscaip(preset: str, args: argparse.Namespace, crystal: Any) -> tuple[E
 
     from sfumato import Batch
     from sfumato.io import from_ase
-    from sfumato.models import config
-    from sfumato.models.mindscaip import MinDScAIP, prepare
-    from sfumato.potentials.mindscaip import MinDScAIPPotential
+    from sfumato.models.mindscaip import config
+    from sfumato.models.mindscaip.network import MinDScAIP, prepare
+    from sfumato.potentials.network import MinDScAIPPotential
 
     made = config.preset(preset, **({"directional": args.directional} if args.directional else {}))
     potential = MinDScAIPPotential(MinDScAIP(made), device=args.device)

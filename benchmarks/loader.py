@@ -31,7 +31,7 @@ app = App(help=__doc__, help_format="plaintext")
 
 EPOCH = """
 import resource, sys, time
-from sfumato.training.data import Loader, LoaderSettings
+from sfumato.datasets.loader import Loader, LoaderSettings
 path, limits, turn = sys.argv[1], eval(sys.argv[2]), eval(sys.argv[3])
 u = time.process_time()
 loader = Loader(path, "train", LoaderSettings(rotate=turn, **limits))
@@ -126,8 +126,8 @@ def convert(*, frames: int = 20_000, atoms: int = 30) -> None:
 
 CONVERT = """
 import resource, sys, time
-from sfumato.training.convert import convert
-from sfumato.training.sources import SourceSettings
+from sfumato.datasets.convert import convert
+from sfumato.datasets.sources import SourceSettings
 layout, path, out = sys.argv[1:]
 known = {"layout": layout, "name": "made", "level": "none", "licence": "none", "molecule": "frame"}
 if layout == "extxyz":

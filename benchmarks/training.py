@@ -3,7 +3,7 @@
     python benchmarks/training.py --data 3bpa-300K.h5 --rounds 5
 
 The reference is what one writes down first: padded tokens, autograd through everything twice, the graph found
-anew in every step, the optimiser and the averages weight by weight, memory as the system gives it. Both make
+anew in every step, the optimizer and the averages weight by weight, memory as the system gives it. Both make
 the same step: forces as a gradient, batches of 5, double backward, AdamW, averaged weights. Before it
 measures, the benchmark checks that both see the same energies and gradients.
 
@@ -28,17 +28,17 @@ from pathlib import Path
 import torch
 from torch.nn.functional import layer_norm, silu
 
-from sfumato.datasets import frames_path
+from sfumato.datasets.loader import Loader
+from sfumato.datasets.named import frames_path
 from sfumato.graph.layout import index_stage
-from sfumato.models.config import PRESETS
-from sfumato.models.mindscaip import MinDScAIP, Output
+from sfumato.models.mindscaip.config import PRESETS
+from sfumato.models.mindscaip.network import MinDScAIP, Output
 from sfumato.training.batches import Batches, as_sample
-from sfumato.training.config import TrainSettings
-from sfumato.training.data import Loader
 from sfumato.training.gradients import backward, total
 from sfumato.training.launch import keep_memory
 from sfumato.training.losses import terms
-from sfumato.training.optim import clip, follow, optimiser
+from sfumato.training.optim import clip, follow, optimizer
+from sfumato.training.settings import TrainSettings
 
 WARM, STEPS = 4, 12
 
@@ -82,8 +82,8 @@ def reference_energy(model, t, positions):
     there = torch.where(real, t.out_slots, 0)
     # Gaussians, elements, and the angles among the edges of an atom.
     width = config.smearing * config.graph.cutoff / (config.radial - 1)
-    centres = torch.linspace(0, config.graph.cutoff, config.radial)
-    v = torch.exp(-((distance[:, None] - centres) ** 2) / (2 * width**2))
+    centers = torch.linspace(0, config.graph.cutoff, config.radial)
+    v = torch.exp(-((distance[:, None] - centers) ** 2) / (2 * width**2))
     geometry = silu(model.geometry(v * (config.smearing * math.pi**0.5) ** -0.5))
     rows = torch.cat([model.itself.expand(n, -1), geometry])
     rows = rows + model.sources(torch.cat([t.numbers, t.numbers[t.source]]))
@@ -174,7 +174,7 @@ def one(kind, data, threads):
     average = copy.deepcopy(model).requires_grad_(False)
     wholes = [next(batches.epoch(0))] * (WARM + STEPS)
     if kind == "ours":
-        adam = optimiser(model, run, 1e-3)
+        adam = optimizer(model, run, 1e-3)
 
         def step(whole):
             adam.zero_grad()

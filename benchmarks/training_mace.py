@@ -4,7 +4,7 @@
 
 The usual two layers (correlation 3, spherical harmonics to 3, scalars and vectors) with the cutoff of nano;
 64 channels have about as many parameters as nano (0.22 million for four elements). The same batches of 5,
-single precision, weights of energy and forces, AdamW with averaged weights. Neighbour lists are made before
+single precision, weights of energy and forces, AdamW with averaged weights. Neighbor lists are made before
 the clock starts, as its own loader does.
 """
 
@@ -55,7 +55,7 @@ def batch_of(path, elements):
     return torch_geometric.batch.Batch.from_data_list(made)
 
 
-def model_of(channels, elements, neighbours):
+def model_of(channels, elements, neighbors):
     return modules.ScaleShiftMACE(
         r_max=CUTOFF,
         num_bessel=8,
@@ -69,7 +69,7 @@ def model_of(channels, elements, neighbours):
         MLP_irreps=o3.Irreps("16x0e"),
         gate=torch.nn.functional.silu,
         atomic_energies=np.zeros(len(elements)),
-        avg_num_neighbors=neighbours,
+        avg_num_neighbors=neighbors,
         atomic_numbers=elements,
         correlation=3,
         radial_type="bessel",
@@ -95,8 +95,8 @@ def main():
     with h5py.File(given.data) as file:
         elements = sorted(set(file["atom/numbers"][:].tolist()))
     batch = batch_of(given.data, elements)
-    neighbours = batch.edge_index.shape[1] / len(batch.positions)
-    model = model_of(given.channels, elements, neighbours)
+    neighbors = batch.edge_index.shape[1] / len(batch.positions)
+    model = model_of(given.channels, elements, neighbors)
     loss = modules.WeightedEnergyForcesLoss(energy_weight=1.0, forces_weight=10.0)
     adam = torch.optim.AdamW(model.parameters(), lr=1e-3, amsgrad=True)
     average = ExponentialMovingAverage(model.parameters(), decay=0.99)

@@ -19,7 +19,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 from scipy.optimize import minimize
 
-from sfumato.reference.engines import TBLite
+from sfumato.potentials.engines import TBLite
 from sfumato.reference.scans import candidate_scans
 from sfumato.systems import System
 from sfumato.units import KELVIN

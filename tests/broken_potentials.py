@@ -185,7 +185,7 @@ class RefusesPeriodic(Changed):
 
     def predict(self, batch):
         if batch.pbc.any():
-            raise ValueError("too few neighbours")
+            raise ValueError("too few neighbors")
         return INNER.predict(batch)
 
 

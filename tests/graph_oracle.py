@@ -32,8 +32,8 @@ def images(cell, pbc, reach, offset) -> list[tuple[int, ...]]:
     return list(itertools.product(*[range(-n, n + 1) for n in bound]))
 
 
-def neighbours(positions, cell, pbc, reach) -> dict[tuple[int, ...], np.ndarray]:
-    """(i, j, *S) → r_ij for every neighbour within reach."""
+def neighbors(positions, cell, pbc, reach) -> dict[tuple[int, ...], np.ndarray]:
+    """(i, j, *S) → r_ij for every neighbor within reach."""
     found = {}
     offset = np.ptp(positions, axis=0)
     for s in images(cell, pbc, reach, float(np.linalg.norm(offset))):
@@ -47,7 +47,7 @@ def neighbours(positions, cell, pbc, reach) -> dict[tuple[int, ...], np.ndarray]
 
 def graph(positions, cell, pbc, settings) -> dict[tuple[int, ...], tuple[np.ndarray, float]]:
     """(i, j, *S) → (r_ij, log e) for every edge with e > 0, for the soft ranks."""
-    vectors = neighbours(positions, cell, pbc, settings.cutoff + 4 * settings.d0)
+    vectors = neighbors(positions, cell, pbc, settings.cutoff + 4 * settings.d0)
     d = {key: float(np.linalg.norm(r)) for key, r in vectors.items()}
     row = {i: [d[key] for key in d if key[0] == i] for i in range(len(positions))}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from sfumato.protocols import bsct
+from sfumato.protocols.bsct import analysis as bsct
 from sfumato.protocols.run import BsctRun
 from sfumato.systems import Scan, ScanSet
 

@@ -1,4 +1,4 @@
-"""Small training sets labelled by a Morse potential, and settings of runs that take a second."""
+"""Small training sets labeled by a Morse potential, and settings of runs that take a second."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from sfumato.frames import Category, FrameSet
 from sfumato.io.frames_hdf5 import write_frame_set
 from sfumato.models.pair import PAIRS
 from sfumato.systems import Batch, Prediction, System
-from sfumato.training.config import TrainSettings
+from sfumato.training.settings import TrainSettings
 
 MODEL = {
     "width": 8,

@@ -12,8 +12,9 @@ import zstandard
 from ase.data import chemical_symbols
 
 from sfumato.systems import Scan, ScanSet
+from tests import SHARED
 
-RELEASED = Path(__file__).parents[2] / "shared" / "data" / "bsct-spice.tar.zst"
+RELEASED = SHARED / "data" / "bsct-spice.tar.zst"
 needs_released = pytest.mark.skipif(
     not RELEASED.is_file(), reason="the released data are not beside the repository"
 )

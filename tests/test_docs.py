@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
+
 BLOCK = re.compile(
     r"<!-- test: (?P<what>run|python|file (?P<file>\S+)) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL
 )
@@ -37,7 +38,7 @@ def test_the_readmes_blocks_run(tmp_path):
             out = run([sys.executable, "-c", block["text"]], tmp_path)
             assert re.search(r"gfn2-xtb: [\d.]+ \[[\d.]+, [\d.]+\] 1/Å on 9 of 9 scans", out)
     assert (tmp_path / "runs" / "report.html").stat().st_size > 1e6
-    assert (tmp_path / "labelled.extxyz").read_text().count("energy=") == 2
+    assert (tmp_path / "labeled.extxyz").read_text().count("energy=") == 2
 
 
 @pytest.mark.parametrize(
@@ -52,8 +53,8 @@ def test_files_that_docs_name_exist(page):
 def test_every_metric_of_a_result_is_documented():
     import numpy as np
 
-    from sfumato.protocols import bsct
-    from tests.test_bsct import diatomic
+    from sfumato.protocols.bsct import analysis as bsct
+    from tests.protocols.bsct.test_analysis import diatomic
 
     scan = diatomic()
     text = (ROOT / "docs" / "metrics.md").read_text()
@@ -63,7 +64,7 @@ def test_every_metric_of_a_result_is_documented():
 
 
 def test_every_setting_is_documented():
-    from sfumato.protocols.bsct import Settings
+    from sfumato.protocols.bsct.analysis import Settings
 
     text = (ROOT / "docs" / "protocols.md").read_text()
     for key in Settings.model_fields:

@@ -13,16 +13,19 @@ SOURCE = Path(sfumato.__file__).parent
 
 # Earlier layers may not import from later ones; modules of one layer may import each other without a cycle.
 LAYERS = [
-    ["units", "systems", "frames", "words", "config"],
-    ["graph", "metrics", "reference.scans"],
-    ["models", "io", "datasets"],
-    ["reference", "potentials", "training"],
+    ["units", "words", "config", "systems", "frames", "files"],
     ["execution"],
-    ["protocols", "testing"],
-    ["report"],
+    ["graph", "metrics", "report"],
+    ["models", "io", "reference.scans"],
+    ["potentials"],
+    ["reference"],
+    ["datasets"],
+    ["jobs"],
+    ["training", "testing", "campaigns"],
+    ["protocols"],
     ["commands", "cli"],
 ]
-LIGHT = ["systems", "metrics", "reference.scans", "execution", "report"]
+LIGHT = ["systems", "metrics", "reference.scans", "execution", "report", "jobs", "protocols"]
 
 
 def modules():
@@ -43,12 +46,8 @@ def layer(module):
 
 
 def imports(path):
-    """Names inside sfumato that a file imports, at the top or lazily; not those for type checking only."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            node.body = []
-    for node in ast.walk(tree):
+    """Names inside sfumato that a file imports, at the top, lazily or for type checking only."""
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

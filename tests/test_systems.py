@@ -134,10 +134,10 @@ def test_an_impossible_scan_is_refused(changes, message):
         scan(**changes)
 
 
-def test_a_frame_counts_as_labelled_only_with_energy_and_all_forces():
+def test_a_frame_counts_as_labeled_only_with_energy_and_all_forces():
     forces = np.zeros((3, 2, 3))
     forces[1, 1, 2] = np.nan
-    assert scan(forces=forces).labelled.tolist() == [True, False, False]
+    assert scan(forces=forces).labeled.tolist() == [True, False, False]
 
 
 def test_a_scan_set_needs_its_facts_and_unique_names():

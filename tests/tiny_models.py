@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from sfumato.graph.settings import GraphSettings
-from sfumato.models.config import MinDScAIPConfig
-from sfumato.models.mindscaip import MinDScAIP, predict
+from sfumato.models.mindscaip.config import MinDScAIPConfig
+from sfumato.models.mindscaip.network import MinDScAIP, predict
 from sfumato.systems import Batch, System
 
 GRAPH = GraphSettings(k=5, cutoff=4.0)

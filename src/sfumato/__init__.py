@@ -12,8 +12,8 @@ _PUBLIC = {
     "Scan": "systems",
     "ScanSet": "systems",
     "load": "potentials.specs",
-    "from_ase": "potentials.potential",
-    "load_scans": "datasets:load",
+    "from_ase": "potentials.ase",
+    "load_scans": "datasets.named:load",
     "run_bsct": "protocols.run",
 }
 

@@ -31,7 +31,7 @@ for part in (run, plan, data, scan):
 Json = Annotated[Path | None, Parameter(help="Also write the result as JSON to this file.")]
 Molecules = Annotated[Path, Parameter(help="SMILES (.smi), SDF, XYZ, or anything that ASE reads.")]
 Flat = Parameter(name="*")
-LABELLING, RECIPE, SAMPLING = commands.LabelOptions(), commands.RecipeOptions(), commands.SamplingOptions()
+LABELING, RECIPE, SAMPLING = commands.LabelOptions(), commands.RecipeOptions(), commands.SamplingOptions()
 CHECKING, TRAINING = commands.CheckOptions(), commands.TrainOptions()
 
 
@@ -115,7 +115,7 @@ def data_convert(
     source: Annotated[Path, Parameter(help="YAML: what the files are and mean (docs/training.md).")],
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="The HDF5 file to write.")],
 ) -> int:
-    """Convert labelled structures of others into a packed training set."""
+    """Convert labeled structures of others into a packed training set."""
     return commands.data_convert(files, source, out)
 
 
@@ -126,10 +126,10 @@ def data_sample(
     ],
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="The HDF5 file to write.")],
-    options: Annotated[commands.LabelOptions, Flat] = LABELLING,
+    options: Annotated[commands.LabelOptions, Flat] = LABELING,
     sampling: Annotated[commands.SamplingOptions, Flat] = SAMPLING,
 ) -> int:
-    """Make a labelled training set around molecules or crystals; continues where it stopped."""
+    """Make a labeled training set around molecules or crystals; continues where it stopped."""
     return commands.data_sample(molecules, out, options, sampling)
 
 
@@ -138,10 +138,10 @@ def scan_build(
     molecules: Molecules,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="The HDF5 file to write.")],
-    options: Annotated[commands.LabelOptions, Flat] = LABELLING,
+    options: Annotated[commands.LabelOptions, Flat] = LABELING,
     recipe: Annotated[commands.RecipeOptions, Flat] = RECIPE,
 ) -> int:
-    """Turn molecules into labelled scans by the published rules; continues where it stopped."""
+    """Turn molecules into labeled scans by the published rules; continues where it stopped."""
     return commands.scan_build(molecules, out, options, recipe)
 
 
@@ -149,7 +149,7 @@ def scan_build(
 def plan_scan(
     molecules: Molecules,
     *,
-    options: Annotated[commands.LabelOptions, Flat] = LABELLING,
+    options: Annotated[commands.LabelOptions, Flat] = LABELING,
     recipe: Annotated[commands.RecipeOptions, Flat] = RECIPE,
 ) -> int:
     """Print points and core-hours of a set of scans, from a few timed points."""
@@ -161,7 +161,7 @@ def label(
     structures: Molecules,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="The extended XYZ file to write.")],
-    options: Annotated[commands.LabelOptions, Flat] = LABELLING,
+    options: Annotated[commands.LabelOptions, Flat] = LABELING,
 ) -> int:
     """Compute energies and forces of structures at a level of theory; continues where it stopped."""
     return commands.label(structures, out, options)
@@ -179,7 +179,7 @@ def train(
 
 @app.command(name="eval")
 def evaluate(*, options: Annotated[commands.EvalOptions, Flat]) -> int:
-    """Errors of energies and forces on labelled structures, by subset; resumes by content."""
+    """Errors of energies and forces on labeled structures, by subset; resumes by content."""
     return commands.evaluate(options)
 
 

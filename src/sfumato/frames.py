@@ -1,4 +1,4 @@
-"""Labelled frames to train and test potentials on: FrameSet, and the categories its frames fall into."""
+"""Labeled frames to train and test potentials on: FrameSet, and the categories its frames fall into."""
 
 from __future__ import annotations
 
@@ -315,7 +315,7 @@ def check_labels(batch: Batch, labels: Prediction, absent: Sequence[str], what: 
     if not rounded.all():
         frame = batch.index[np.flatnonzero(~rounded.all(axis=1))[0]]
         raise ValueError(
-            f"{what}positions of frame {frame} are not float32 numbers; round them before labelling"
+            f"{what}positions of frame {frame} are not float32 numbers; round them before labeling"
         )
     good = np.isfinite(labels.energy)
     by_frame = [("forces", labels.forces, batch.index)]

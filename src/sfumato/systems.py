@@ -7,7 +7,7 @@ a container that passed its checks stays true.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -194,6 +194,26 @@ class Batch:
     def __len__(self) -> int:
         return len(self.cell)
 
+    def take(self, rows: Sequence[int] | Ints) -> Batch:
+        """Return some of the structures, in the order of `rows`.
+
+        Args:
+            rows: numbers of structures, at least one; a structure may come several times.
+        """
+        chosen = np.asarray(rows, dtype=np.int64)
+        sizes = np.diff(self.offsets)[chosen]
+        starts = np.repeat(self.offsets[chosen] - np.cumsum(sizes) + sizes, sizes)
+        atoms = starts + np.arange(sizes.sum())
+        return Batch(
+            numbers=self.numbers[atoms],
+            positions=self.positions[atoms],
+            index=np.repeat(np.arange(len(chosen)), sizes),
+            cell=self.cell[chosen],
+            pbc=self.pbc[chosen],
+            charge=self.charge[chosen],
+            multiplicity=self.multiplicity[chosen],
+        )
+
     @cached_property
     def offsets(self) -> Ints:
         """(S + 1,) where each system's atoms start in the flat arrays."""
@@ -211,14 +231,34 @@ class Batch:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """Energies and forces of a batch. NaN is allowed here: the caller records it as a failure.
+@dataclass(frozen=True)
+class Failure:
+    """Why a structure has no prediction.
 
     Args:
-        energy: (S,) eV.
-        forces: (N, 3) eV/Å.
+        reason: what to tell a person, for example "out of memory".
+        error: the exception behind it, where there was one in this process.
+    """
+
+    reason: str
+    error: Exception | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """Describe an exception."""
+        kind = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
+        return cls(f"{kind}: {error}" if str(error) else kind, error)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Energies and forces of a batch, and which of its structures could not be predicted.
+
+    Args:
+        energy: (S,) eV; NaN for a structure that failed.
+        forces: (N, 3) eV/Å; NaN likewise.
         stress: (S, 3, 3) eV/Å³, dE/dε over the volume; None where the potential has none.
+        failures: structure → why it has no prediction; all others have finite numbers.
 
     Raises:
         ValueError: a wrong shape.
@@ -227,6 +267,7 @@ class Prediction:
     energy: Floats
     forces: Floats
     stress: Floats | None = None
+    failures: Mapping[int, Failure] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -234,6 +275,71 @@ class Prediction:
         put(self, "forces", _frozen(self.forces, np.float64, (None, 3), "forces"))
         if self.stress is not None:
             put(self, "stress", _frozen(self.stress, np.float64, (len(self.energy), 3, 3), "stress"))
+
+    @classmethod
+    def failed(cls, batch: Batch, failure: Failure) -> Prediction:
+        """Return that no structure of a batch can be predicted."""
+        s, n = len(batch), len(batch.numbers)
+        failures = dict.fromkeys(range(s), failure)
+        stress = np.full((s, 3, 3), np.nan) if batch.pbc.all() else None
+        return cls(np.full(s, np.nan), np.full((n, 3), np.nan), stress, failures)
+
+    @classmethod
+    def join(cls, parts: Sequence[Prediction]) -> Prediction:
+        """Return the predictions of consecutive batches as one; it has stress only if all of them have."""
+        failures: dict[int, Failure] = {}
+        first = 0
+        for part in parts:
+            failures |= {first + k: failure for k, failure in part.failures.items()}
+            first += len(part.energy)
+        stress = [part.stress for part in parts if part.stress is not None]
+        return cls(
+            np.concatenate([part.energy for part in parts]),
+            np.concatenate([part.forces for part in parts]),
+            np.concatenate(stress) if len(stress) == len(parts) else None,
+            failures,
+        )
+
+    def checked(self, batch: Batch) -> Prediction:
+        """Return the same, where a structure with a number that is not finite has failed too."""
+        failures = dict(self.failures)
+        for what, bad in (
+            ("stress", self._not_finite(self.stress)),
+            ("forces", self._not_finite(self.forces)),
+            ("energy", self._not_finite(self.energy)),
+        ):
+            rows = batch.index[bad] if what == "forces" else np.flatnonzero(bad)
+            for k in np.unique(rows).tolist():
+                if k not in self.failures:
+                    failures[k] = Failure(f"the predicted {what} is not finite")
+        if not failures:
+            return self
+        lost = np.isin(np.arange(len(batch)), list(failures))
+        energy, forces = self.energy.copy(), self.forces.copy()
+        energy[lost], forces[lost[batch.index]] = np.nan, np.nan
+        stress = None
+        if self.stress is not None:
+            stress = self.stress.copy()
+            stress[lost] = np.nan
+        return Prediction(energy, forces, stress, failures)
+
+    @staticmethod
+    def _not_finite(values: Floats | None) -> Bools:
+        if values is None:
+            return np.zeros(0, dtype=bool)
+        axes = tuple(range(1, values.ndim))
+        return np.asarray(~np.isfinite(values).all(axis=axes), dtype=bool)
+
+    def require(self) -> Prediction:
+        """Return the same if no structure failed.
+
+        Raises:
+            Exception: the first failure's own, or a RuntimeError with its reason.
+        """
+        for k in sorted(self.failures):
+            failure = self.failures[k]
+            raise failure.error or RuntimeError(f"structure {k}: {failure.reason}")
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,7 +421,7 @@ class Scan:
         return self.name.split("/")[0]
 
     @cached_property
-    def labelled(self) -> Bools:
+    def labeled(self) -> Bools:
         """(F,) frames whose reference energy and forces are all finite."""
         return np.isfinite(self.energy) & np.isfinite(self.forces).all(axis=(1, 2))
 

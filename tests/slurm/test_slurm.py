@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_campaign_kills import Campaign
+from tests.campaigns.test_kills import Campaign
 
 pytestmark = pytest.mark.slow
 

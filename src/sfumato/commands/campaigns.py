@@ -11,10 +11,10 @@ from cyclopts import Parameter
 from sfumato.commands.screen import DONE, PARTIAL, progress, say
 
 if TYPE_CHECKING:
+    from sfumato.campaigns.samples import Sampling
+    from sfumato.campaigns.scans import Recipe
     from sfumato.execution.pool import Executor
-    from sfumato.protocols.sample import Sampling
-    from sfumato.protocols.scan_build import Recipe
-    from sfumato.reference.engines import Engine
+    from sfumato.potentials.engines import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class LabelOptions:
 
     def made(self) -> Engine:
         """The engine."""
-        from sfumato.reference.engines import make_engine
+        from sfumato.potentials.engines import make_engine
 
         return make_engine(self.engine, self.level)
 
@@ -85,7 +85,7 @@ class RecipeOptions:
 
     def recipe(self) -> Recipe:
         """The recipe of the set."""
-        from sfumato.protocols.scan_build import Recipe
+        from sfumato.campaigns.scans import Recipe
 
         types = tuple(self.types) if self.types else None
         return Recipe(
@@ -117,7 +117,7 @@ class SamplingOptions:
 
     def made(self) -> Sampling:
         """The sampling."""
-        from sfumato.protocols.sample import Sampling
+        from sfumato.campaigns.samples import Sampling
 
         return Sampling(
             temperatures=tuple(self.temperatures or Sampling().temperatures),
@@ -131,9 +131,9 @@ class SamplingOptions:
 
 def scan_build(molecules: Path, out: Path, options: LabelOptions, recipe: RecipeOptions) -> int:
     """Build a set of scans; print what was made and what was left out."""
+    from sfumato.campaigns.scans import build_scans
+    from sfumato.commands.data_tables import exclusion_table
     from sfumato.io import read_molecules
-    from sfumato.protocols.scan_build import build_scans
-    from sfumato.report.data_tables import exclusion_table
 
     built = build_scans(
         read_molecules(molecules, seed=recipe.seed),
@@ -147,18 +147,18 @@ def scan_build(molecules: Path, out: Path, options: LabelOptions, recipe: Recipe
     )
     if built.excluded:
         say(exclusion_table(built.excluded))
-    missing = sum(int((~scan.labelled).sum()) for scan in built.scan_set)
+    missing = sum(int((~scan.labeled).sum()) for scan in built.scan_set)
     frames = sum(len(scan) for scan in built.scan_set)
-    say(f"{out}: {len(built.scan_set)} scans, {frames - missing} of {frames} frames labelled")
+    say(f"{out}: {len(built.scan_set)} scans, {frames - missing} of {frames} frames labeled")
     return DONE if not missing else PARTIAL
 
 
 def plan_scan(molecules: Path, options: LabelOptions, recipe: RecipeOptions) -> int:
     """Print how many points a set of scans takes, and how long."""
-    from sfumato.execution import campaign
+    from sfumato.campaigns import campaign
+    from sfumato.campaigns.scans import lay_out
+    from sfumato.commands.data_tables import campaign_table, exclusion_table
     from sfumato.io import read_molecules
-    from sfumato.protocols.scan_build import lay_out
-    from sfumato.report.data_tables import campaign_table, exclusion_table
 
     found = read_molecules(molecules, seed=recipe.seed)
     geometry = lay_out(found, recipe.recipe())
@@ -170,13 +170,13 @@ def plan_scan(molecules: Path, options: LabelOptions, recipe: RecipeOptions) -> 
 
 
 def label(structures: Path, out: Path, options: LabelOptions) -> int:
-    """Label structures; print what could not be labelled."""
+    """Label structures; print what could not be labeled."""
+    from sfumato.campaigns.label import label_structures
+    from sfumato.campaigns.scans import default_store
+    from sfumato.commands.data_tables import exclusion_table
     from sfumato.io import read_molecules
-    from sfumato.protocols.label import label_structures
-    from sfumato.protocols.scan_build import default_store
-    from sfumato.report.data_tables import exclusion_table
 
-    labelled = label_structures(
+    labeled = label_structures(
         read_molecules(structures),
         options.made(),
         out,
@@ -185,18 +185,18 @@ def label(structures: Path, out: Path, options: LabelOptions) -> int:
         retry_failed=options.retry_failed,
         watch=progress(options.level, "structures"),
     )
-    if labelled.failed:
-        say(exclusion_table(labelled.failed))
-    written = f"{out}: " if labelled.count else ""
-    say(f"{written}{labelled.count} of {labelled.count + len(labelled.failed)} structures labelled")
-    return DONE if not labelled.failed else PARTIAL
+    if labeled.failed:
+        say(exclusion_table(labeled.failed))
+    written = f"{out}: " if labeled.count else ""
+    say(f"{written}{labeled.count} of {labeled.count + len(labeled.failed)} structures labeled")
+    return DONE if not labeled.failed else PARTIAL
 
 
 def data_sample(molecules: str, out: Path, options: LabelOptions, sampling: SamplingOptions) -> int:
     """Make a training set; print what is in it and what was left out."""
+    from sfumato.campaigns.samples import ORGANIC, RECIPES, Recipe, sample
+    from sfumato.commands.data_tables import exclusion_table
     from sfumato.io import read_molecules
-    from sfumato.protocols.sample import ORGANIC, RECIPES, Recipe, sample
-    from sfumato.report.data_tables import exclusion_table
     from sfumato.words import nearest
 
     named = RECIPES.get(molecules)

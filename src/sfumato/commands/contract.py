@@ -41,9 +41,9 @@ def check(model: str, options: CheckOptions) -> int:
     from sfumato.config import read_settings
     from sfumato.execution.folder import write_json
     from sfumato.potentials.specs import resolve
-    from sfumato.report.contract import contract_table
     from sfumato.testing import Settings
     from sfumato.testing import check as run
+    from sfumato.testing.tables import contract_table
 
     asked = {name: getattr(options, name) for name in ("elements", "periodic", "reach", "seed")}
     settings = read_settings(Settings, **asked)

@@ -1,4 +1,4 @@
-"""The command that measures errors on labelled structures, and reports of any kind of run."""
+"""The command that measures errors on labeled structures, and reports of any kind of run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class EvalOptions:
     Args:
         model: a name from `sfumato list`, a .safetensors file, file.py:factory, package.module:factory, or
             NAME=SPEC; repeat for several.
-        data: a named data set, a packed .h5 file, or with --source a file of labelled structures.
+        data: a named data set, a packed .h5 file, or with --source a file of labeled structures.
         source: YAML that says what the labels of that file are, as for `sfumato data convert`.
         split: train, val, test or all; default test, else val, else all.
         limit_per_subset: only the first K frames of each subset.
@@ -49,13 +49,13 @@ class EvalOptions:
 
 
 def evaluate(options: EvalOptions) -> int:
-    """Measure errors of models on labelled structures; print the tables."""
+    """Measure errors of models on labeled structures; print the tables."""
     from sfumato.config import read_settings
     from sfumato.execution.folder import write_json
     from sfumato.execution.pool import PoolSettings
-    from sfumato.protocols.eval import Settings
-    from sfumato.protocols.eval_run import Source, run_eval
-    from sfumato.report.errors_table import error_table
+    from sfumato.protocols.errors.analysis import Settings
+    from sfumato.protocols.errors.run import Source, run_eval
+    from sfumato.protocols.errors.tables import error_table
 
     run = run_eval(
         options.model,
@@ -76,13 +76,13 @@ def evaluate(options: EvalOptions) -> int:
 def report(path: Path, out: Path | None, table: Path | None) -> int:
     """Print the tables of every run at or below a path and write HTML: of scans, of errors, of training."""
     from sfumato.execution.folder import MANIFEST, find_runs
-    from sfumato.protocols.eval import NAME
-    from sfumato.protocols.eval_run import load_eval
+    from sfumato.protocols.errors.analysis import NAME
+    from sfumato.protocols.errors.page import errors_page
+    from sfumato.protocols.errors.run import load_eval
+    from sfumato.protocols.errors.tables import error_table
     from sfumato.protocols.run import load_bsct
-    from sfumato.report.curves import curve_page, curve_table, find_logs
-    from sfumato.report.errors_page import errors_page
-    from sfumato.report.errors_table import error_table
     from sfumato.report.html import write_page
+    from sfumato.training.page import curve_page, curve_table, find_logs
 
     logs = find_logs(path)
     if logs:
@@ -105,8 +105,8 @@ def report(path: Path, out: Path | None, table: Path | None) -> int:
 
 def _report_scans(runs: list[BsctRun], out: Path, table: Path | None) -> None:
     from sfumato.commands.runs import show_run
-    from sfumato.report.bsct_page import bsct_page
-    from sfumato.report.export import write_table
+    from sfumato.protocols.bsct.export import write_table
+    from sfumato.protocols.bsct.page import bsct_page
     from sfumato.report.html import write_page
     from sfumato.report.tables import bond_table
 

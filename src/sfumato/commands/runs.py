@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from sfumato.commands.screen import DONE, PARTIAL, progress, say
 
 if TYPE_CHECKING:
-    from sfumato.protocols.bsct import Settings
+    from sfumato.protocols.bsct.analysis import Settings
     from sfumato.protocols.run import BsctRun
 
 DEMO_MODELS = (
@@ -21,7 +21,7 @@ DEMO_MODELS = (
     "morse",
     "lj",
     "lj-hard-cutoff",
-    "lj-neighbour-cap",
+    "lj-neighbor-cap",
     "lj-direct-noise",
 )
 
@@ -50,7 +50,7 @@ class Selection:
     def settings(self) -> Settings:
         """The test settings of the config file, or the defaults."""
         from sfumato.config import read_settings
-        from sfumato.protocols.bsct import Settings
+        from sfumato.protocols.bsct.analysis import Settings
 
         return read_settings(Settings, self.config)
 
@@ -128,7 +128,7 @@ def compare(path: Path, metric: str) -> int:
 def demo(out: Path) -> int:
     """Evaluate real methods and broken ones on bundled scans, write a report and say where."""
     from sfumato.execution.pool import PoolSettings
-    from sfumato.report.bsct_page import bsct_page
+    from sfumato.protocols.bsct.page import bsct_page
     from sfumato.report.html import write_page
 
     result = _run(RunOptions(model=list(DEMO_MODELS), out=out, workers=2), PoolSettings(workers=2))

@@ -18,7 +18,7 @@ DONE, PARTIAL = 0, 1
 @contextmanager
 def progress(what: str, unit: str) -> Iterator[Watch]:
     """Show progress while a block runs, and one closing line."""
-    from sfumato.execution.progress import ProgressLine
+    from sfumato.commands.progress import ProgressLine
 
     with ProgressLine(what, unit) as line:
         yield line

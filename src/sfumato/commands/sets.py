@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from sfumato.commands.screen import DONE, PARTIAL, download, say
 
 if TYPE_CHECKING:
+    from sfumato.datasets.check import FrameReport
     from sfumato.reference.quality import QualityReport
-    from sfumato.training.check import FrameReport
 
 UNPACKED = (".xyz", ".extxyz", ".db", ".aselmdb", ".json", ".traj", ".yaml", ".yml")
 """Endings of files of structures, and of what is declared about them."""
@@ -17,7 +17,7 @@ UNPACKED = (".xyz", ".extxyz", ".db", ".aselmdb", ".json", ".traj", ".yaml", ".y
 
 def data_list() -> int:
     """Print the named data sets."""
-    from sfumato import datasets
+    from sfumato.datasets import named as datasets
     from sfumato.report.tables import rows_table
 
     rows = [
@@ -30,7 +30,7 @@ def data_list() -> int:
 
 def data_get(name: str) -> int:
     """Download, verify and pack a data set."""
-    from sfumato import datasets
+    from sfumato.datasets import named as datasets
 
     with download(name) as progress:
         path = datasets.get(name, progress)
@@ -40,7 +40,7 @@ def data_get(name: str) -> int:
 
 def data_import(name: str, path: Path) -> int:
     """Verify and pack a data set from a local archive or folder."""
-    from sfumato import datasets
+    from sfumato.datasets import named as datasets
 
     say(f"{name}: {datasets.import_(name, path)}")
     return DONE
@@ -48,18 +48,18 @@ def data_import(name: str, path: Path) -> int:
 
 def data_check(name: str, json: Path | None) -> int:
     """Print the quality statements of a data set."""
-    from sfumato import datasets
+    from sfumato.commands.data_tables import frames_table, quality_table
+    from sfumato.datasets import named as datasets
     from sfumato.execution.folder import write_json
-    from sfumato.report.data_tables import frames_table, quality_table
 
     if name not in datasets.DATASETS and Path(name).is_file() and Path(name).suffix in UNPACKED:
         raise ValueError(
-            f"{name}: is no packed data set; pack labelled structures first: "
+            f"{name}: is no packed data set; pack labeled structures first: "
             "sfumato data convert FILE --source SOURCE.yaml -o set.h5 (docs/training.md)"
         )
     found: QualityReport | FrameReport
     if datasets.holds(name) == "frames":
-        from sfumato.training.check import check_frames
+        from sfumato.datasets.check import check_frames
 
         found = check_frames(datasets.frames_path(name))
         say(frames_table(found))
@@ -75,10 +75,10 @@ def data_check(name: str, json: Path | None) -> int:
 
 
 def data_convert(files: list[str], source: Path, out: Path) -> int:
-    """Convert files of labelled structures; print what was made and decided."""
+    """Convert files of labeled structures; print what was made and decided."""
+    from sfumato.commands.data_tables import exclusion_table
+    from sfumato.datasets.convert import convert, read_source
     from sfumato.io import Exclusion
-    from sfumato.report.data_tables import exclusion_table
-    from sfumato.training.convert import convert, read_source
 
     made = convert(_files(files), out, read_source(source))
     for note in made.notes:

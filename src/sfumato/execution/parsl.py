@@ -23,16 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sfumato.execution.pool import (
-    Job,
-    Lost,
-    PoolSettings,
-    Results,
-    Task,
-    environment,
-    exit_with,
-    run_pool,
-)
+from sfumato.execution.pool import Job, Lost, PoolSettings, Results, Task, environment, exit_with, run_pool
 
 WINDOW = 256
 """Tasks in flight at least; twice the number of workers, where that is more."""

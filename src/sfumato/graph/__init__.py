@@ -1,4 +1,4 @@
-"""Who is whose neighbour, as plain index arrays, and how strongly, differentiably."""
+"""Who is whose neighbor, as plain index arrays, and how strongly, differentiably."""
 
 from importlib import import_module
 from typing import Any
@@ -20,7 +20,7 @@ __all__ = sorted(_PUBLIC)  # noqa: PLE0605 (the names above, imported when first
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: all but the neighbour pairs load torch."""
+    """Import a public name when it is first used: all but the neighbor pairs load torch."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'sfumato.graph' has no attribute {name!r}")
     return getattr(import_module(f"sfumato.graph.{_PUBLIC[name]}"), name)

@@ -76,8 +76,8 @@ def find_candidates(
 ) -> Candidates:
     """Find the pairs that matter, now and until some atom has moved by half the skin.
 
-    In a dense crystal the order of the neighbours decides, long before the cutoff does. A first search
-    stops where about 1.4 k neighbours are expected. It is enough if a neighbour 4 d0 inside its radius
+    In a dense crystal the order of the neighbors decides, long before the cutoff does. A first search
+    stops where about 1.4 k neighbors are expected. It is enough if a neighbor 4 d0 inside its radius
     would have a rank of k or more around every atom; otherwise that structure is searched to the horizon.
 
     Args:
@@ -155,7 +155,7 @@ def possible_edges(
     """Return which pairs may have a finite log e until some atom has moved by half the skin.
 
     Distances sorted into bins bound every rank from below: a step only grows with the distance of the
-    ranked neighbour, and only falls with those of the others. The envelope grows with the ranks. Within
+    ranked neighbor, and only falls with those of the others. The envelope grows with the ranks. Within
     the skin a distance changes at most by the skin, the difference of two from one atom by twice that.
 
     Args:
@@ -191,13 +191,13 @@ def _may_weigh(rank_out: Tensor, rank_in: Tensor | None, length: Tensor, setting
 def _least_ranks(
     pairs: Candidates, distance: Tensor, atoms: int, settings: GraphSettings, skin: float
 ) -> tuple[Tensor, float]:
-    """Return (N, B) the least rank a neighbour can have in each bin of distances, and the bin's width."""
+    """Return (N, B) the least rank a neighbor can have in each bin of distances, and the bin's width."""
     width = max(settings.d0 / 4, BIN)
     place = (distance / width).long()
     bins = torch.arange(int(place.max()) + 1 if len(place) else 1, device=distance.device)
     where = torch.cat([pairs.i, pairs.j]) * len(bins) + torch.cat([place, place])
     filled = torch.bincount(where, minlength=atoms * len(bins)).view(atoms, len(bins)).double()
-    # Of the ranked neighbour the lower end of its bin counts, of the others the upper end.
+    # Of the ranked neighbor the lower end of its bin counts, of the others the upper end.
     steps = step((bins[None, :] - bins[:, None] - 1).double() * width / settings.d0, settings)
     if settings.rank == "sigmoid":
         steps = steps * taper((bins[:, None] + 1).double() * width + skin, settings)

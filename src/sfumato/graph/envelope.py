@@ -22,7 +22,7 @@ def envelope_bias(
     keeps 1/(1 − f²) and its derivatives finite on the branch that is not taken.
 
     Args:
-        rank_out: (E,) rank among the neighbours of the source.
+        rank_out: (E,) rank among the neighbors of the source.
         rank_in: (E,) rank of the reversed edge, or None.
         distance: (E,) Å.
         settings: k, beta, cutoff, rank, f_max.

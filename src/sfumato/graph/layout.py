@@ -37,7 +37,7 @@ SAME_PLACE = 1e-6
 class Topology:
     """Who attends to whom, in integers only.
 
-    The pairs are the edges, sorted by source and distance, followed by the witnesses: neighbours that
+    The pairs are the edges, sorted by source and distance, followed by the witnesses: neighbors that
     carry no edge but have a say in the rank of one.
 
     Args:
@@ -46,14 +46,14 @@ class Topology:
         n_systems: G.
         pair_source: (P,) i.
         pair_target: (P,) j.
-        pair_shift: (P, 3) S: the neighbour is at pos_j + S·cell.
+        pair_shift: (P, 3) S: the neighbor is at pos_j + S·cell.
         crossing: the pairs whose S is not 0.
         place: (P,) each pair's place in the flattened (N, T) table of distances.
         columns: T, and how many of the first columns hold all edges.
         reverse: (E,) edge (i → j, S) ↔ edge (j → i, −S): its own inverse in "mutual" mode; −1 where the
             reversed edge is absent in "out" mode.
-        out_slots: (N, K) the tokens of each atom's out-neighbourhood: itself, then its edges by distance.
-        in_slots: (N, K_in) of its in-neighbourhood. In "mutual" mode edge by edge the reverse of out_slots.
+        out_slots: (N, K) the tokens of each atom's out-neighborhood: itself, then its edges by distance.
+        in_slots: (N, K_in) of its in-neighborhood. In "mutual" mode edge by edge the reverse of out_slots.
     """
 
     numbers: Tensor

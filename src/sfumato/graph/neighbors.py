@@ -1,4 +1,4 @@
-"""Neighbour pairs of any structure: molecules, slabs, crystals, cells smaller than the cutoff."""
+"""Neighbor pairs of any structure: molecules, slabs, crystals, cells smaller than the cutoff."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MOST_WIDENED = 4.0
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Directed pairs of neighbours, sorted by i, then j, then shift.
+    """Directed pairs of neighbors, sorted by i, then j, then shift.
 
     Args:
         i: (P,) the atom that looks, numbered through the whole batch.
-        j: (P,) the neighbour it sees.
-        shift: (P, 3) the cell vectors to add to the neighbour: r_ij = pos_j + shift·cell − pos_i.
+        j: (P,) the neighbor it sees.
+        shift: (P, 3) the cell vectors to add to the neighbor: r_ij = pos_j + shift·cell − pos_i.
     """
 
     i: Ints
@@ -52,7 +52,7 @@ def neighbor_pairs(structure: Batch | System, cutoff: float) -> Pairs:
         structure: any cell and any mix of periodic directions. Positions count as given: they may lie
             outside the cell, and the shift refers to them unwrapped. A cell vector along a direction
             that is not periodic is ignored.
-        cutoff: Å; a pair at exactly this distance is not a neighbour.
+        cutoff: Å; a pair at exactly this distance is not a neighbor.
 
     Returns:
         Both (i, j, S) and (j, i, −S) of every pair, and an atom's own images; only (i, i, 0) is left
@@ -66,7 +66,7 @@ def neighbor_pairs(structure: Batch | System, cutoff: float) -> Pairs:
     half = half_pairs(batch, cutoff)
     i, j = np.concatenate([half.i, half.j]), np.concatenate([half.j, half.i])
     shift = np.concatenate([half.shift, -half.shift])
-    # One order whatever found the pairs, so that sums over neighbours round the same way every time.
+    # One order whatever found the pairs, so that sums over neighbors round the same way every time.
     order = np.lexsort((*shift.T[::-1], j, i))
     return Pairs(i[order], j[order], shift[order])
 
@@ -136,7 +136,7 @@ def _search(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) -> tuple
         if pbc.any() and radius > MOST_WIDENED * cutoff:
             raise ValueError(
                 f"positions: a periodic structure {heights.max():.3g} Å across is too thinly spread to "
-                f"search for neighbours within {cutoff:g} Å; has it flown apart?"
+                f"search for neighbors within {cutoff:g} Å; has it flown apart?"
             )
 
 

@@ -1,6 +1,6 @@
-"""How many neighbours are nearer than a given one: in whole numbers, or differentiably.
+"""How many neighbors are nearer than a given one: in whole numbers, or differentiably.
 
-All ranks act on a table of distances, one row per atom, whose first columns are the neighbours to rank.
+All ranks act on a table of distances, one row per atom, whose first columns are the neighbors to rank.
 """
 
 from __future__ import annotations
@@ -180,13 +180,13 @@ def taper(distance: Tensor, settings: GraphSettings) -> Tensor:
 
 
 def sigmoid_rank(distance: Tensor, queries: int, settings: GraphSettings) -> Tensor:
-    """Return the soft rank with the logistic step, which every neighbour up to the horizon takes part in.
+    """Return the soft rank with the logistic step, which every neighbor up to the horizon takes part in.
 
     rank_q = Σ_t w(d_t) σ((d_q − d_t)/d0). The taper w, absent in the source, makes it local: the logistic
     function itself never ends.
 
     Args:
-        distance: (N, T) Å; all neighbours within the horizon; `FAR` where a row has fewer.
+        distance: (N, T) Å; all neighbors within the horizon; `FAR` where a row has fewer.
         queries: Q, how many columns to rank.
         settings: d0 and cutoff.
 
@@ -204,9 +204,9 @@ def sigmoid_rank(distance: Tensor, queries: int, settings: GraphSettings) -> Ten
 
 
 def hard_rank(distance: Tensor, queries: int) -> Tensor:
-    """Return how many neighbours come before each of the first ones of its row; of equals, the first wins.
+    """Return how many neighbors come before each of the first ones of its row; of equals, the first wins.
 
-    It has no gradient, and it jumps where two neighbours swap: the baseline that fails.
+    It has no gradient, and it jumps where two neighbors swap: the baseline that fails.
 
     Args:
         distance: (N, T) Å; `FAR` where a row has fewer.
@@ -228,7 +228,7 @@ def hard_rank(distance: Tensor, queries: int) -> Tensor:
 
 
 def step(x: Tensor, settings: GraphSettings) -> Tensor:
-    """Return what a neighbour nearer by x d0 adds to a rank, the taper aside: never falling with x."""
+    """Return what a neighbor nearer by x d0 adds to a rank, the taper aside: never falling with x."""
     if settings.rank == "compact":
         return compact_step(x)
     return torch.sigmoid(x) if settings.rank == "sigmoid" else (x > 0).to(x.dtype)

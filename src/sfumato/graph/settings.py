@@ -1,4 +1,4 @@
-"""The settings of the differentiable nearest-neighbour graph."""
+"""The settings of the differentiable nearest-neighbor graph."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ SOFT_END = 0.98
 
 @dataclass(frozen=True)
 class GraphSettings:
-    """Whom an atom attends to: about its k nearest neighbours, with weights that fade instead of jump.
+    """Whom an atom attends to: about its k nearest neighbors, with weights that fade instead of jump.
 
     Args:
-        k: an edge whose rank among the neighbours of its atom reaches k has weight zero.
+        k: an edge whose rank among the neighbors of its atom reaches k has weight zero.
         d0: Å, the difference of two distances over which their order becomes clear.
         beta: how sharply rank and distance are combined to their maximum.
         cutoff: Å; an edge of this length has weight zero.
         rank: "compact", a soft rank that looks 4 d0 far; "sigmoid", one that looks everywhere; "hard", the
-            place in the sorted list: energies jump when two neighbours swap.
+            place in the sorted list: energies jump when two neighbors swap.
         mode: "mutual", an edge has to be near in the order of both of its atoms, and is there in both
             directions; "out", in the order of its source only.
-        rank_offset: added to every rank. At 0 the nearest neighbour has rank ½.
+        rank_offset: added to every rank. At 0 the nearest neighbor has rank ½.
         f_max: an edge is left out where f reaches this value; its weight there is below 1e-86. Soft ranks
             need 0.98 at least, where it is below 1e-10: an edge of more weight would end with a jump.
 
@@ -71,5 +71,5 @@ class GraphSettings:
 
     @property
     def horizon(self) -> float:
-        """Å; an atom farther away has no say in the neighbourhood."""
+        """Å; an atom farther away has no say in the neighborhood."""
         return self.cutoff + 4 * self.d0

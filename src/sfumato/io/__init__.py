@@ -1,7 +1,7 @@
 """Files in and out: the only rooms that know file formats.
 
 ase_objects: ASE atoms and extended XYZ. molecules: SMILES, SDF and named structures. scans_hdf5 and
-frames_hdf5: packed sets of scans and of labelled frames. released: the layout in which bond scans are
+frames_hdf5: packed sets of scans and of labeled frames. released: the layout in which bond scans are
 published, one file per frame, as a folder or an archive.
 """
 

@@ -97,7 +97,7 @@ def read_systems(path: str | Path) -> list[System]:
     """Read all structures of a file.
 
     Args:
-        path: extended XYZ, or any other format that ASE recognises.
+        path: extended XYZ, or any other format that ASE recognizes.
 
     Returns:
         The structures in the order of the file.
@@ -124,7 +124,7 @@ def read_predictions(path: str | Path) -> Prediction:
     """Read the energies, forces and stresses that a file of structures holds.
 
     Args:
-        path: extended XYZ, or any other format that ASE recognises.
+        path: extended XYZ, or any other format that ASE recognizes.
 
     Returns:
         Energies (eV), forces (eV/Å) of all structures in order; NaN where the file has none. Stress

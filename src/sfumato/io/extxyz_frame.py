@@ -1,4 +1,4 @@
-"""One labelled frame of extended XYZ, read strictly and fast.
+"""One labeled frame of extended XYZ, read strictly and fast.
 
 A published set is 48,500 files of one dialect, and a general reader spends a quarter of an hour on them.
 This one knows that dialect only; every other header goes to ASE, so nothing is read in a way that ASE
@@ -34,7 +34,7 @@ class _Header(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A labelled structure as the file states it.
+    """A labeled structure as the file states it.
 
     Args:
         numbers: (N,) atomic numbers.
@@ -148,6 +148,6 @@ def _frame_by_ase(text: str, where: str) -> Frame:
     )
 
 
-def unlabelled(frame: Frame) -> bool:
+def unlabeled(frame: Frame) -> bool:
     """Tell whether the reference calculation of a frame failed."""
     return math.isnan(frame.energy)

@@ -1,4 +1,4 @@
-"""A packed set of labelled frames: one HDF5 file of ragged flat arrays, read whole or slice by slice.
+"""A packed set of labeled frames: one HDF5 file of ragged flat arrays, read whole or slice by slice.
 
 Frame s has the rows `frame/offset[s:s+2]` of `atom/*`; positions and forces are float32, energies float64.
 Categories are codes with their names beside them. Level of theory, licence, source and the identity that
@@ -61,7 +61,7 @@ OPTIONAL = ("cell", "pbc", "stress")
 
 
 def write_frame_set(path: str | Path, frames: FrameSet) -> None:
-    """Write a set of labelled frames to one file, whole or not at all.
+    """Write a set of labeled frames to one file, whole or not at all.
 
     Args:
         path: the file, replaced if it exists.

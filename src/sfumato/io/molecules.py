@@ -69,7 +69,7 @@ def read_molecules(path: str | Path, *, seed: int = 0) -> Molecules:
     its coordinates, and hydrogens it lacks are added to them; a flat one is treated like a SMILES.
 
     Args:
-        path: .smi, .sdf (V2000 and V3000), .xyz, .extxyz or any other format that ASE recognises. Of ASE's
+        path: .smi, .sdf (V2000 and V3000), .xyz, .extxyz or any other format that ASE recognizes. Of ASE's
             structures `info["name"]` and `info["smiles"]` are used.
         seed: of the conformers.
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sfumato.io.extxyz_frame import Frame, parse_frame, unlabelled
+from sfumato.io.extxyz_frame import Frame, parse_frame, unlabeled
 from sfumato.systems import Floats, Ints, Scan, ScanSet
 
 ROOT = "bsct_spice"
@@ -169,7 +169,7 @@ def _scan(name: str, parts: _Parts, where: str, charge: int, multiplicity: int) 
         raise ValueError(f"{where}: a position is not finite")
     _check_motion(parts.partition, fragment, positions, where)
     # A failed calculation is released as energy NaN with forces −0: they are not forces.
-    forces = [np.full_like(f.forces, np.nan) if unlabelled(f) else f.forces for f in frames]
+    forces = [np.full_like(f.forces, np.nan) if unlabeled(f) else f.forces for f in frames]
     return Scan(
         name=name,
         numbers=frames[0].numbers,

@@ -1,4 +1,4 @@
-"""Errors of energies and forces over many labelled structures.
+"""Errors of energies and forces over many labeled structures.
 
 Every number is a sum over structures divided by a count, so that it is pooled over whatever is asked for: all
 structures, or one subset. Intervals resample the molecules the structures are of, because structures of one

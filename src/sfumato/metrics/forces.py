@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sfumato.metrics.smoothness import Sides, check_minimum, checked, labelled_frames, require_finite
+from sfumato.metrics.smoothness import Sides, check_minimum, checked, labeled_frames, require_finite
 from sfumato.systems import Floats
 
 
@@ -24,7 +24,7 @@ def force_mae(reference: ArrayLike, predicted: ArrayLike, minimum: int) -> Sides
         eV/Å, the mean over frames, atoms and directions.
 
     Raises:
-        ValueError: a wrong shape, no labelled frame, an unlabelled minimum, or a prediction not finite.
+        ValueError: a wrong shape, no labeled frame, an unlabeled minimum, or a prediction not finite.
 
     Source: Liu et al. 2026, sec. 3, as its released package computes it.
     """
@@ -73,10 +73,10 @@ def energy_mae_aligned(reference: ArrayLike, predicted: ArrayLike, minimum: int)
 def _errors(
     reference: ArrayLike, predicted: ArrayLike, shape: tuple[int | None, ...], minimum: int, what: str
 ) -> tuple[Floats, int]:
-    """Return predicted − reference in the labelled frames, and the place of `minimum` among them."""
+    """Return predicted − reference in the labeled frames, and the place of `minimum` among them."""
     target = checked(reference, shape, f"reference {what}")
     found = checked(predicted, target.shape, f"predicted {what}")
-    used = labelled_frames(target)
+    used = labeled_frames(target)
     if check_minimum(minimum, len(target)) not in used:
         raise ValueError(f"minimum: the reference {what} of frame {minimum} is not finite")
     return require_finite(found, used, f"predicted {what}") - target[used], int(

@@ -50,7 +50,7 @@ class FSDSettings:
 
     Args:
         floor: ε in eV/Å; squared force differences below ε² count as ε².
-        stride: use every stride-th labelled frame; 1 is the grid as given.
+        stride: use every stride-th labeled frame; 1 is the grid as given.
         coordinate: "length" differentiates by the bond length; "alpha" by the displacement of each
             fragment, half the change of the bond length, which doubles the value (Eq. 3 literally).
         minimum: "reference" measures the predicted forces from the reference force at the reference
@@ -100,7 +100,7 @@ def checked(values: ArrayLike, shape: tuple[int | None, ...], what: str) -> Floa
     return array
 
 
-def labelled_frames(*references: Floats) -> Ints:
+def labeled_frames(*references: Floats) -> Ints:
     """Return the frames in which every reference array, each (F, …), is finite.
 
     Raises:
@@ -157,7 +157,7 @@ def _log_ratio(
     target = checked(reference_energy, (len(length),), "reference energy")
     truth = checked(reference_forces, (len(length), None, 3), "reference forces")
     predicted = checked(forces, truth.shape, "predicted forces")
-    used = labelled_frames(target, truth)[:: settings.stride]
+    used = labeled_frames(target, truth)[:: settings.stride]
     predicted, truth = require_finite(predicted, used, "predicted forces"), truth[used]
     m = int(np.argmin(target[used]))
     zero = truth[m]
@@ -231,10 +231,10 @@ def fsd_profile(
         energy: (F,) predicted, eV; needed for `minimum="own"` only.
 
     Returns:
-        The middle of each interval between labelled frames in Å of bond length, and |ΔL|/Δb there in 1/Å.
+        The middle of each interval between labeled frames in Å of bond length, and |ΔL|/Δb there in 1/Å.
 
     Raises:
-        ValueError: no labelled frame, a prediction that is not finite, a wrong shape, or a coordinate
+        ValueError: no labeled frame, a prediction that is not finite, a wrong shape, or a coordinate
             that does not increase.
 
     Source: Liu et al. 2026, Eq. 2 and 3, before the maximum is taken.
@@ -388,11 +388,11 @@ def spurious_points(
         max(0, predicted − reference) of each count; a missing point is not negative here.
 
     Raises:
-        ValueError: as `stationary_points`, or no labelled frame.
+        ValueError: as `stationary_points`, or no labeled frame.
 
     Source: the chemical smoothness of Subotnik et al. 2008, as used by Liu et al. 2026, sec. 3.
     """
-    b, target, predicted = _labelled_curves(coordinate, reference_energy, energy)
+    b, target, predicted = _labeled_curves(coordinate, reference_energy, energy)
     true, found = (
         stationary_points(b, E, energy_tolerance=energy_tolerance, slope_tolerance=slope_tolerance)
         for E in (target, predicted)
@@ -411,7 +411,7 @@ class WellErrors(NamedTuple):
 def well_and_wall(coordinate: ArrayLike, reference_energy: ArrayLike, energy: ArrayLike) -> WellErrors:
     """Compare the predicted well with the reference: its place, its depth and its repulsive wall.
 
-    A well's bottom is the vertex of the parabola through the lowest frame and its two neighbours, exact
+    A well's bottom is the vertex of the parabola through the lowest frame and its two neighbors, exact
     for a quadratic on any grid; depth is E(last) − E(bottom), wall is E(first) − E(bottom).
 
     Args:
@@ -424,9 +424,9 @@ def well_and_wall(coordinate: ArrayLike, reference_energy: ArrayLike, energy: Ar
         a curve's bottom is that end's energy, so its depth or wall is zero. All are nan with one frame.
 
     Raises:
-        ValueError: a wrong shape, no labelled frame, or a prediction that is not finite.
+        ValueError: a wrong shape, no labeled frame, or a prediction that is not finite.
     """
-    b, target, predicted = _labelled_curves(coordinate, reference_energy, energy)
+    b, target, predicted = _labeled_curves(coordinate, reference_energy, energy)
     if len(b) < 2:
         return WellErrors(math.nan, math.nan, math.nan)
     (x0, depth0, wall0), (x1, depth1, wall1) = _well(b, target), _well(b, predicted)
@@ -447,12 +447,12 @@ def _well(b: Floats, E: Floats) -> tuple[float, float, float]:
     return position, float(E[-1] - E[m]) - bottom, float(E[0] - E[m]) - bottom
 
 
-def _labelled_curves(
+def _labeled_curves(
     coordinate: ArrayLike, reference_energy: ArrayLike, energy: ArrayLike
 ) -> tuple[Floats, Floats, Floats]:
-    """Return coordinate, reference and predicted energy of the labelled frames, checked."""
+    """Return coordinate, reference and predicted energy of the labeled frames, checked."""
     b = checked(coordinate, (None,), "coordinate")
     target = checked(reference_energy, b.shape, "reference energy")
-    used = labelled_frames(target)
+    used = labeled_frames(target)
     predicted = require_finite(checked(energy, b.shape, "predicted energy"), used, "predicted energy")
     return _increasing(b[used]), target[used], predicted

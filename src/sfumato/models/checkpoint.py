@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
 
-from sfumato.models.config import ELEMENTS, MinDScAIPConfig
+from sfumato.models.mindscaip.config import ELEMENTS, MinDScAIPConfig
 from sfumato.systems import digest
 from sfumato.words import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sfumato.models.mindscaip import MinDScAIP
+    from sfumato.models.mindscaip.network import MinDScAIP
 
 SCHEMA = 1
 SUFFIX = ".safetensors"
@@ -171,7 +171,7 @@ def load_model(path: str | Path) -> tuple[MinDScAIP, Facts]:
     import torch
     from safetensors import SafetensorError, safe_open
 
-    from sfumato.models.mindscaip import MinDScAIP
+    from sfumato.models.mindscaip.network import MinDScAIP
 
     path = Path(path)
     _check_kind(path)
@@ -269,7 +269,7 @@ def _check_shapes(path: Path, config: MinDScAIPConfig, stored: Mapping[str, tupl
     """Compare a file with what its settings ask for, before anything of that size is allocated."""
     import torch
 
-    from sfumato.models.mindscaip import MinDScAIP
+    from sfumato.models.mindscaip.network import MinDScAIP
 
     if config.layers > len(stored):
         raise ValueError(f"{path}: {len(stored)} tensors are too few for {config.layers} layers")

@@ -22,7 +22,7 @@ FAINT = -60.0
 def solid_harmonics(vector: Tensor, l_max: int) -> Tensor:
     """Return the real solid harmonics r^l Y_lm of vectors, (l, m) = (0, 0), (1, −1), (1, 0), (1, 1), ….
 
-    On unit vectors they are the spherical harmonics in component normalisation, Σ_m Y_lm² = 2l + 1.
+    On unit vectors they are the spherical harmonics in component normalization, Σ_m Y_lm² = 2l + 1.
 
     Args:
         vector: (E, 3), any length.
@@ -61,29 +61,29 @@ def legendre_slope(degree: int) -> Tensor:
     return slope
 
 
-def gaussians(distance: Tensor, centres: Tensor, width: float, height: float) -> Tensor:
+def gaussians(distance: Tensor, centers: Tensor, width: float, height: float) -> Tensor:
     """Return height · exp(−(d − μ_n)² / 2 width²), differentiable in the distance.
 
-    Far from its centre a Gaussian ends at e^−60 of its height, where neither it nor a derivative is seen in
+    Far from its center a Gaussian ends at e^−60 of its height, where neither it nor a derivative is seen in
     double precision.
 
     Args:
         distance: (E,) Å.
-        centres: (R,) μ, Å.
+        centers: (R,) μ, Å.
         width: Å.
-        height: of each Gaussian at its centre.
+        height: of each Gaussian at its center.
 
     Returns:
         (E, R).
 
     Source: Liu et al. 2026, Section 5.1.
     """
-    found: Tensor = _Gaussians.apply(distance, centres, width, height)  # type: ignore[no-untyped-call]
+    found: Tensor = _Gaussians.apply(distance, centers, width, height)  # type: ignore[no-untyped-call]
     return found
 
 
 def smearing(count: int, cutoff: float, scale: float) -> tuple[Tensor, float, float]:
-    """Return centres, width and height of Gaussians on 0 … cutoff whose width is `scale` spacings.
+    """Return centers, width and height of Gaussians on 0 … cutoff whose width is `scale` spacings.
 
     The height 1/√(γ √π) makes the norm of a row one for every γ, so that the size of what follows does not
     depend on the smearing.
@@ -147,7 +147,7 @@ def _slopes(l_max: int) -> Tensor:
     slopes = torch.zeros(3, n, n, dtype=torch.float64)
 
     def put(axis: int, l: int, m: int, to: int, factor: float) -> None:  # noqa: E741
-        """Add factor · (component `to` of l − 1) to the slope of component m of l, both not normalised."""
+        """Add factor · (component `to` of l − 1) to the slope of component m of l, both not normalized."""
         if abs(to) < l:
             ratio = _norm(l, abs(m)) / _norm(l - 1, abs(to))
             slopes[axis, l * (l + 1) + m, (l - 1) * l + to] += factor * ratio
@@ -194,15 +194,15 @@ class _Legendre(Function):
 
 class _Gaussians(Function):
     @staticmethod
-    def forward(ctx: Any, distance: Tensor, centres: Tensor, width: float, height: float) -> Tensor:
-        z = (distance.detach()[:, None] - centres) / width
+    def forward(ctx: Any, distance: Tensor, centers: Tensor, width: float, height: float) -> Tensor:
+        z = (distance.detach()[:, None] - centers) / width
         values = z.square_().mul_(-0.5).clamp_(min=FAINT).exp_().mul_(height)
-        ctx.save_for_backward(distance, centres, values)
+        ctx.save_for_backward(distance, centers, values)
         ctx.width = width
         return values
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        distance, centres, values = ctx.saved_tensors
-        slope = (centres - distance[:, None]) * values
+        distance, centers, values = ctx.saved_tensors
+        slope = (centers - distance[:, None]) * values
         return (slope * grad).sum(1) / ctx.width**2, None, None, None

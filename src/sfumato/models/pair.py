@@ -6,19 +6,22 @@ E = ½ Σ_(i,j) φ(r_ij) over directed pairs.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from scipy.special import expit
 
 from sfumato.graph.neighbors import Pairs, neighbor_pairs
+from sfumato.potentials.potential import Abilities, Potential
 from sfumato.systems import Batch, Floats, Ints, Prediction, digest
 from sfumato.units import BOHR, HARTREE
 
 LAST_ELEMENT = 96
 """Curium, the last one whose covalent radius is known (Cordero et al. 2008)."""
+
+ABILITIES = Abilities(batch=64, elements=frozenset(range(1, LAST_ELEMENT + 1)), periodic=True, stress=True)
 
 SAME_PLACE = 1e-9
 """Å; closer than this, r⁻¹² runs out of numbers."""
@@ -111,7 +114,7 @@ def switch(r: Floats, start: float, end: float) -> tuple[Floats, Floats]:
 
 
 @dataclass(frozen=True)
-class PairPotential:
+class PairPotential(Potential):
     """A pair form with a cutoff, on any batch.
 
     Args:
@@ -120,7 +123,7 @@ class PairPotential:
         cutoff: Å.
         switch_from: Å, where the smooth switch to zero begins; None truncates: a hard cutoff, where the
             energy jumps by φ(cutoff) (negative control).
-        neighbours: each atom feels only its nearest so many neighbours: the energy jumps when two of them
+        neighbors: each atom feels only its nearest so many neighbors: the energy jumps when two of them
             swap (negative control); None for all.
         noise: eV/Å, amplitude of a force field added to the true forces that is no gradient (negative
             control): A sin(κ Σ_j S r_ij) n_i / √(1 + |n_i|²) with n_i = Σ_j S r̂_ij, κ = 20 /Å and S the
@@ -131,17 +134,17 @@ class PairPotential:
     form: Form
     cutoff: float = 6.0
     switch_from: float | None = 4.0
-    neighbours: int | None = None
+    neighbors: int | None = None
     noise: float = 0.0
-    chunk: int = field(default=64, compare=False)
+    abilities: ClassVar[Abilities] = ABILITIES
 
     @property
     def identity(self) -> str:
         """SHA-256 of form and settings."""
-        settings = {key: value for key, value in asdict(self).items() if key not in ("chunk", "form")}
+        settings = {key: value for key, value in asdict(self).items() if key != "form"}
         return digest(["pair 1", repr(self.form), repr(sorted(settings.items()))])
 
-    def predict(self, batch: Batch) -> Prediction:
+    def compute(self, batch: Batch) -> Prediction:
         """Return energies, forces and, where every system is periodic in all directions, stress.
 
         Raises:
@@ -161,8 +164,8 @@ class PairPotential:
                 f"{self.name}: atoms {pairs.i[k] - first} and {pairs.j[k] - first} of structure {system} "
                 "are at the same place"
             )
-        if self.neighbours is not None:
-            keep = _nearest(pairs.i, r, self.neighbours)
+        if self.neighbors is not None:
+            keep = _nearest(pairs.i, r, self.neighbors)
             pairs, vectors, r = Pairs(pairs.i[keep], pairs.j[keep], pairs.shift[keep]), vectors[keep], r[keep]
         phi, slope = self.form(r, batch.numbers[pairs.i], batch.numbers[pairs.j])
         s, ds = self._switch(r)
@@ -217,7 +220,7 @@ PAIRS: dict[str, PairPotential] = {
         PairPotential("lj", LennardJones()),
         PairPotential("morse", Morse()),
         PairPotential("lj-hard-cutoff", LennardJones(), cutoff=2.5, switch_from=None),
-        PairPotential("lj-neighbour-cap", LennardJones(), neighbours=3),
+        PairPotential("lj-neighbor-cap", LennardJones(), neighbors=3),
         PairPotential("lj-direct-noise", LennardJones(), noise=0.1),
     )
 }

@@ -1,7 +1,6 @@
 """Bridges to potentials that live in other packages, each imported only when asked for.
 
 Model files of other packages are pickles, which run code when they are read: load only files you trust.
-Models run on the CPU; for another device write a factory that returns the package's own ASE calculator.
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ import contextlib
 import io
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sfumato.potentials.potential import FromASE, Potential
-from sfumato.reference.engines.engine import Engine
+from sfumato.potentials.ase import FromASE
+from sfumato.potentials.potential import Abilities, Potential
 from sfumato.systems import Batch, Prediction, System
 
 BOX = 60.0
@@ -27,44 +26,13 @@ BOX = 60.0
 BOX_GAP = 12.0
 """Å that must stay free between a molecule in the box and its image, beyond the reach of such models."""
 
-DEVICE = "cpu"
-
 LEGACY_FLAG = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 """Environment variable by which torch, and packages on import, allow pickles for the whole process."""
 
 
 @dataclass(frozen=True)
-class FromEngine:
-    """A reference engine as a potential; an unconverged point raises."""
-
-    engine: Engine
-    name: str
-    chunk: int = 1
-
-    @property
-    def identity(self) -> str:
-        """The engine's."""
-        return self.engine.identity
-
-    def predict(self, batch: Batch) -> Prediction:
-        """Label structure by structure."""
-        labels = [self.engine.label(system) for system in batch]
-        for label in labels:
-            if not label.converged:
-                raise RuntimeError(f"not converged: {label.message}")
-        return Prediction(
-            np.array([label.energy for label in labels]), np.concatenate([label.forces for label in labels])
-        )
-
-
-def from_engine(engine: Engine, name: str) -> Potential:
-    """Return a reference engine as a potential."""
-    return FromEngine(engine, name)
-
-
-@dataclass(frozen=True)
-class InBox:
-    """A potential for crystals that also takes molecules, each centred in a cubic box of side `BOX`.
+class InBox(Potential):
+    """A potential for crystals that also takes molecules, each centerd in a cubic box of side `BOX`.
 
     Args:
         inner: the potential that needs a periodic cell.
@@ -83,22 +51,22 @@ class InBox:
         return self.inner.identity
 
     @property
-    def chunk(self) -> int:
+    def abilities(self) -> Abilities:
         """The inner potential's."""
-        return self.inner.chunk
+        return self.inner.abilities
 
-    def predict(self, batch: Batch) -> Prediction:
+    def compute(self, batch: Batch) -> Prediction:
         """Evaluate; no stress unless every structure came with a cell of its own.
 
         Raises:
             ValueError: a molecule too large for the box, or a structure periodic in some directions only.
         """
         found = self.inner.predict(Batch.of([boxed(system) for system in batch]))
-        return found if batch.pbc.all() else Prediction(found.energy, found.forces)
+        return found if batch.pbc.all() else replace(found, stress=None)
 
 
 def boxed(system: System) -> System:
-    """Return a molecule centred in a periodic cubic box of side `BOX`; a crystal as it is.
+    """Return a molecule centerd in a periodic cubic box of side `BOX`; a crystal as it is.
 
     Args:
         system: periodic in all directions or in none.
@@ -179,7 +147,7 @@ def _check_file(kind: str, path: str) -> None:
         raise ValueError(f"model {kind}:{path}: there is no file {path}")
 
 
-def sevennet(model: str) -> Potential:
+def sevennet(model: str, device: str = "cpu") -> Potential:
     """Return a SevenNet model as a potential.
 
     Args:
@@ -193,11 +161,11 @@ def sevennet(model: str) -> Potential:
     with _loading("sevennet", model, "sevenn"):
         from sevenn.calculator import SevenNetCalculator
 
-        calculator = SevenNetCalculator(model, device=DEVICE)
-    return FromASE(calculator, _name("sevennet", model), elements=calculator.type_map)
+        calculator = SevenNetCalculator(model, device=device)
+    return FromASE(calculator, _name("sevennet", model), elements=calculator.type_map, device=device)
 
 
-def chgnet(model: str) -> Potential:
+def chgnet(model: str, device: str = "cpu") -> Potential:
     """Return a CHGNet model as a potential; molecules are put into the box of `boxed`.
 
     Args:
@@ -215,11 +183,11 @@ def chgnet(model: str) -> Potential:
         from chgnet.model.model import CHGNet
 
         made = CHGNet.from_file(model) if model else CHGNet.load(verbose=False)
-        calculator = CHGNetCalculator(made, use_device=DEVICE)
-    return InBox(FromASE(calculator, _name("chgnet", model), elements=range(1, 95)))
+        calculator = CHGNetCalculator(made, use_device=device)
+    return InBox(FromASE(calculator, _name("chgnet", model), elements=range(1, 95), device=device))
 
 
-def mace(model: str) -> Potential:
+def mace(model: str, device: str = "cpu") -> Potential:
     """Return a MACE model as a potential, in the precision it was saved in.
 
     Args:
@@ -235,10 +203,10 @@ def mace(model: str) -> Potential:
         import torch
         from mace.calculators import MACECalculator
 
-        made = torch.load(model, map_location=DEVICE)
+        made = torch.load(model, map_location=device)
         dtype = str(next(made.parameters()).dtype).removeprefix("torch.")
-        calculator = MACECalculator(models=made, device=DEVICE, default_dtype=dtype)
-    return FromASE(calculator, _name("mace", model), elements=calculator.z_table.zs)
+        calculator = MACECalculator(models=made, device=device, default_dtype=dtype)
+    return FromASE(calculator, _name("mace", model), elements=calculator.z_table.zs, device=device)
 
 
 def _name(kind: str, model: str) -> str:

@@ -1,58 +1,170 @@
-"""The one protocol that everything evaluates, and its bridges to and from ASE calculators."""
+"""The one protocol of everything that gives energies and forces of structures, and its face for ASE."""
 
 from __future__ import annotations
 
-import functools
-import logging
-import sys
-from collections.abc import Collection, Iterator, Mapping
-from importlib import metadata
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sfumato.io import from_ase as system_from_ase
-from sfumato.io import to_ase
-from sfumato.systems import Batch, Floats, Ints, Prediction, System, digest, symbols
+from sfumato.systems import Batch, Failure, Floats, Ints, Prediction, System, symbols
 
 if TYPE_CHECKING:
-    from ase import Atoms
     from ase.calculators.calculator import Calculator
 
-VOLATILE = frozenset({"results", "atoms", "_directory", "prefix"})
-"""Attributes of an ASE calculator that change with use or place, not with the model."""
 
-TORCH_INTERNALS = frozenset({"_parameters", "_buffers", "_modules", "_version", "training"})
-"""Attributes of a torch module that are followed under their own names, or are no settings of the model."""
-
-DEEPEST = 50
-"""Objects inside objects that `fingerprint` follows, well below Python's recursion limit."""
+SKIN = 0.3
+"""Å; a wider one saves searches for neighbors, but there are more pairs to choose from at every step."""
 
 
-@runtime_checkable
-class Potential(Protocol):
-    """Energies and forces of structures.
+@dataclass(frozen=True)
+class Abilities:
+    """What a potential says it can do; nobody probes it for more.
 
-    Attributes:
-        name: short, for tables.
-        identity: SHA-256 of weights and settings; records are keyed by it.
-        chunk: structures it prefers to get at once (1 for an ASE calculator).
+    Args:
+        batch: structures it prefers to get at once (1 for an ASE calculator).
+        elements: atomic numbers it has parameters for; None: it does not say.
+        periodic: False: molecules only; True: crystals and slabs must not be refused; None: it does not say.
+        stress: whether it gives stress of structures that are periodic in three directions.
+        charge: whether total charge and multiplicity change its answer.
+        dtype: the precision it works in, "float32" or "float64"; empty: it does not say.
+        dtypes: precisions that `Potential.to` offers.
+        device: where it computes, for example "cpu" or "cuda:1".
+        devices: kinds of devices that `Potential.to` offers.
+        level: level of theory of a reference engine; empty for others.
     """
 
-    @property
-    def name(self) -> str: ...
+    batch: int = 1
+    elements: frozenset[int] | None = None
+    periodic: bool | None = None
+    stress: bool = False
+    charge: bool = False
+    dtype: str = ""
+    dtypes: tuple[str, ...] = ()
+    device: str = "cpu"
+    devices: tuple[str, ...] = ("cpu",)
+    level: str = ""
 
-    @property
-    def identity(self) -> str: ...
 
-    @property
-    def chunk(self) -> int: ...
+class Potential(ABC):
+    """Energies and forces of structures: a network, an ASE calculator, another package's model, an engine.
+
+    A potential of one's own has a `name` (short, for tables), an `identity` (SHA-256 of weights and settings;
+    records are keyed by it), `abilities` that differ from the defaults, and `compute`.
+    """
+
+    if TYPE_CHECKING:  # read-only, so that a class attribute, a field or a property may provide them
+
+        @property
+        def name(self) -> str: ...
+
+        @property
+        def identity(self) -> str: ...
+
+        @property
+        def abilities(self) -> Abilities: ...
+
+    else:
+        abilities = Abilities()
+
+    @abstractmethod
+    def compute(self, batch: Batch) -> Prediction:
+        """Return energies (eV), forces (eV/Å) and, where there is one, stress (eV/Å³).
+
+        It may raise anything: `predict` finds out whose fault it is. A potential that knows better says so
+        in `Prediction.failures`.
+        """
 
     def predict(self, batch: Batch) -> Prediction:
-        """Return energies (eV), forces (eV/Å) and, where there is one, stress (eV/Å³)."""
-        ...
+        """Return what `compute` says, and of structures that cannot be predicted the reason why.
+
+        A structure that makes `compute` raise, or whose energy, forces or stress are not finite, fails alone:
+        the others are evaluated without it.
+
+        Args:
+            batch: structures.
+
+        Returns:
+            NaN in place of the energy and forces of each structure in `failures`.
+        """
+        try:
+            found = self.compute(batch)
+            _require_shapes(found, batch)
+        except Exception as error:  # noqa: BLE001 (the structure's failure, whatever it was)
+            if len(batch) == 1:
+                return Prediction.failed(batch, Failure.of(error))
+            half = len(batch) // 2
+            rows = (np.arange(half), np.arange(half, len(batch)))
+            return Prediction.join([self.predict(batch.take(part)) for part in rows])
+        return found.checked(batch)
+
+    def to(self, *, device: str | None = None, dtype: str | None = None) -> Potential:
+        """Return the same potential on another device or in another precision.
+
+        Args:
+            device: "cpu", "cuda" or "cuda:1"; None: the same.
+            dtype: "float32" or "float64"; None: the same.
+
+        Raises:
+            ValueError: a device or precision that it does not offer.
+        """
+        for what, asked, has in (
+            ("device", device, self.abilities.device),
+            ("precision", dtype, self.abilities.dtype),
+        ):
+            if asked not in (None, has):
+                raise ValueError(
+                    f"{self.name} has a {what} of its own ({has or 'not stated'}), and cannot be moved to "
+                    f"{asked}; leave it out, or set it where the model is made"
+                )
+        return self
+
+    def session(self, batch: Batch, skin: float = 0.0) -> Session:
+        """Return the stateful form for dynamics and relaxation: the same structures at ever new positions.
+
+        Args:
+            batch: the structures.
+            skin: Å; what a potential may keep of neighbors between calls is good until an atom has moved by
+                half of it. Results do not depend on it.
+        """
+        return Session(self, batch)
+
+    def calculator(self, skin: float = SKIN) -> Calculator:
+        """Return an ASE calculator; see `as_calculator`."""
+        return as_calculator(self, skin)
+
+
+class Session:
+    """Structures that move a little from call to call, and a potential; the plain form keeps nothing.
+
+    Args:
+        potential: any.
+        batch: numbers, charges, periodic directions, and where the atoms are at first.
+    """
+
+    def __init__(self, potential: Potential, batch: Batch) -> None:
+        self.potential, self.batch = potential, batch
+
+    def predict(self, positions: Floats, cell: Floats | None = None) -> Prediction:
+        """Evaluate the structures where their atoms are now.
+
+        Args:
+            positions: (N, 3) Å.
+            cell: (S, 3, 3) Å; None: as before.
+        """
+        self.move(positions, cell)
+        return self.potential.predict(self.batch)
+
+    def move(self, positions: Floats, cell: Floats | None = None) -> None:
+        """Put the atoms somewhere else."""
+        self.batch = replace(self.batch, positions=positions, cell=self.batch.cell if cell is None else cell)
+
+    def take(self, rows: Sequence[int] | Ints) -> Session:
+        """Return a session of some of the structures, for example of those that are still sound."""
+        return type(self)(self.potential, self.batch.take(rows))
 
 
 class MissingElementError(ValueError):
@@ -77,100 +189,40 @@ class MissingElementError(ValueError):
             )
 
 
-class FromASE:
-    """An ASE calculator as a potential; every structure is computed from scratch.
-
-    The calculator is reset before each structure, so that a result depends on the structure alone and not
-    on what was computed before it (calculators restart from old densities otherwise). Total charge and
-    multiplicity are passed in `Atoms.info` (`charge`, `multiplicity` and `spin`, both 2S+1).
-
-    Args:
-        calculator: any object with ASE's calculator interface.
-        name: short, for tables.
-        identity: hash of its weights and settings; default `fingerprint(calculator)`.
-        elements: atomic numbers it knows; None: leave it to the calculator to complain.
-    """
-
-    chunk = 1
-
-    def __init__(
-        self,
-        calculator: Calculator,
-        name: str,
-        identity: str | None = None,
-        elements: Collection[int] | None = None,
-    ) -> None:
-        self.calculator, self.name = calculator, name
-        self.identity = identity or fingerprint(calculator)
-        self.elements = None if elements is None else frozenset(int(z) for z in elements)
-
-    def predict(self, batch: Batch) -> Prediction:
-        """Evaluate structure by structure; whatever the calculator raises comes through unchanged.
-
-        Returns:
-            Energies, forces, and stress if every structure is periodic in three directions and the
-            calculator offers it.
-
-        Raises:
-            MissingElementError: an element outside `elements`.
-            ValueError: forces for another number of atoms.
-        """
-        if self.elements is not None:
-            MissingElementError.check(self.name, self.elements, batch.numbers, batch.index)
-        offered = getattr(self.calculator, "implemented_properties", ())
-        with_stress = bool(batch.pbc.all()) and "stress" in offered
-        found = [self._one(system, with_stress) for system in batch]
-        return Prediction(
-            energy=np.array([energy for energy, _, _ in found]),
-            forces=np.concatenate([np.zeros((0, 3)), *(forces for _, forces, _ in found)]),
-            stress=np.stack([stress for _, _, stress in found]) if with_stress else None,
-        )
-
-    def _one(self, system: System, with_stress: bool) -> tuple[float, Floats, Floats]:
-        atoms = to_ase(system)
-        if hasattr(self.calculator, "reset"):
-            self.calculator.reset()
-        atoms.calc = self.calculator
-        energy = float(atoms.get_potential_energy())
-        forces = np.array(atoms.get_forces(apply_constraint=False), dtype=float)
-        if forces.shape != (len(system), 3):
-            raise ValueError(
-                f"{self.name}: the calculator returned forces of shape {forces.shape} for {len(system)} "
-                f"atoms; expected ({len(system)}, 3)"
-            )
-        stress = atoms.get_stress(voigt=False) if with_stress else np.zeros((3, 3))
-        return energy, forces, np.asarray(stress, dtype=float)
+def _require_shapes(found: Prediction, batch: Batch) -> None:
+    if len(found.energy) != len(batch):
+        raise ValueError(f"{len(found.energy)} energies were returned for {len(batch)} structures")
+    if len(found.forces) != len(batch.numbers):
+        raise ValueError(f"forces for {len(found.forces)} atoms were returned, expected {len(batch.numbers)}")
 
 
-def from_ase(
-    calculator: Calculator,
-    name: str,
-    identity: str | None = None,
-    elements: Collection[int] | None = None,
-) -> Potential:
-    """Wrap an ASE calculator.
+@dataclass(frozen=True)
+class _Kind:
+    """What a session cannot change: numbers, periodic directions, charge and multiplicity."""
 
-    Args:
-        calculator: any object with ASE's calculator interface.
-        name: short, for tables.
-        identity: hash of its weights and settings; default `fingerprint(calculator)`.
-        elements: atomic numbers it knows; None: leave it to the calculator to complain.
+    numbers: bytes
+    pbc: bytes
+    charge: int
+    multiplicity: int
 
-    Returns:
-        The potential; see `FromASE`.
-    """
-    return FromASE(calculator, name, identity, elements)
+    @classmethod
+    def of(cls, system: System) -> _Kind:
+        return cls(system.numbers.tobytes(), system.pbc.tobytes(), system.charge, system.multiplicity)
 
 
-def as_calculator(potential: Potential) -> Calculator:
-    """Return an ASE calculator (energy, forces, and stress where the potential has it).
+def as_calculator(potential: Potential, skin: float = SKIN) -> Calculator:
+    """Return an ASE calculator: energy, free energy (the same), forces, and stress where there is one.
+
+    It keeps a session, so that a network searches for neighbors only when atoms have moved.
 
     Args:
         potential: any potential; total charge and multiplicity are read from `Atoms.info`.
+        skin: Å, see `Potential.session`.
 
     Returns:
-        A calculator. Asked for a stress that the potential does not have, it raises ASE's
-        `PropertyNotImplementedError`.
+        A calculator with the attributes `potential` and `session`. Asked for a stress that the potential
+        does not have, it raises ASE's `PropertyNotImplementedError`; for a structure that cannot be
+        predicted, what the potential raised.
     """
     from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
     from ase.stress import full_3x3_to_voigt_6_stress
@@ -179,9 +231,11 @@ def as_calculator(potential: Potential) -> Calculator:
         """The ASE face of a Potential."""
 
         name = potential.name
-        implemented_properties = ("energy", "forces", "stress")
+        implemented_properties = ("energy", "free_energy", "forces", "stress")
+        session: Session | None = None
+        _kind: _Kind | None = None
 
-        def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        def check_state(self, atoms: Any, tol: float = 1e-15) -> list[str]:
             """ASE does not look at `info`, which states charge and multiplicity."""
             changes: list[str] = super().check_state(atoms, tol)
             stated = ("charge", "multiplicity", "spin")
@@ -193,8 +247,13 @@ def as_calculator(potential: Potential) -> Calculator:
             self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes
         ) -> None:
             super().calculate(atoms, properties, system_changes)
-            prediction = potential.predict(Batch.of([system_from_ase(self.atoms)]))
-            self.results = {"energy": float(prediction.energy[0]), "forces": np.array(prediction.forces)}
+            system = system_from_ase(self.atoms)
+            kind = _Kind.of(system)
+            if self.session is None or kind != self._kind:
+                self.session, self._kind = potential.session(Batch.of([system]), skin), kind
+            prediction = self.session.predict(system.positions, system.cell[None]).require()
+            energy = float(prediction.energy[0])
+            self.results = {"energy": energy, "free_energy": energy, "forces": np.array(prediction.forces)}
             if prediction.stress is not None:
                 self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress[0])
             elif "stress" in properties:
@@ -203,103 +262,3 @@ def as_calculator(potential: Potential) -> Calculator:
     calculator = FromPotential()
     calculator.potential = potential  # also what `fingerprint` tells two of them apart by
     return calculator
-
-
-def fingerprint(thing: object) -> str:
-    """Return the SHA-256 of what a calculator or model computes with.
-
-    That is its class, the version of its package, and all its attributes, followed down to numbers,
-    strings, arrays, tensors, and the weights and settings of every torch module; not its last results.
-    Functions count by name. torch is not imported. Take it before the first use: some calculators keep
-    neighbour lists and the like on themselves.
-
-    Args:
-        thing: any object.
-
-    Returns:
-        The same hash in every process for the same weights and settings. An object that holds something
-        different in every process (a time, a temporary path) needs an explicit identity instead.
-    """
-    return _hash(thing, {}, 0)
-
-
-def _hash(value: Any, known: dict[int, tuple[Any, str]], depth: int) -> str:
-    """Return the digest of a value; `known` keeps those of objects seen, and the objects, by id."""
-    torch = sys.modules.get("torch")
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
-        return digest([type(value).__name__, repr(value)])
-    if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
-        return digest([value])
-    if torch is not None and isinstance(value, torch.Tensor):
-        # Bytes, because numpy knows neither bfloat16 nor float8; flat, because a scalar has no byte view.
-        flat = value.detach().to_dense().cpu().contiguous().reshape(-1).view(torch.uint8)
-        return digest([f"{value.dtype}{tuple(value.shape)}", flat.numpy()])
-    if isinstance(value, Path | np.dtype) or (torch and isinstance(value, torch.dtype | torch.device)):
-        return digest([str(value)])
-    if isinstance(value, logging.Logger):
-        return digest([value.name])
-    if isinstance(value, type | ModuleType) or (callable(value) and hasattr(value, "__name__")):
-        name = getattr(value, "__qualname__", value.__name__)
-        return digest([f"{getattr(value, '__module__', '')}.{name}"])
-    if id(value) not in known:
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        known[id(value)] = (value, digest([kind]))  # what a cycle, or the deepest object, counts as
-        if depth < DEEPEST:
-            parts = [part for name, item in _inside(value) for part in (name, _hash(item, known, depth + 1))]
-            version = _package_version(type(value).__module__)
-            known[id(value)] = (value, digest([kind, version, *parts]))
-    return known[id(value)][1]
-
-
-def _inside(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the named contents of a container, a torch module or any other object, in a fixed order."""
-    torch = sys.modules.get("torch")
-    held = _attributes(value)
-    if isinstance(value, Mapping):
-        yield from sorted(((repr(key), value[key]) for key in value), key=lambda item: item[0])
-    elif isinstance(value, list | tuple):
-        yield from ((str(k), item) for k, item in enumerate(value))
-    elif isinstance(value, np.ndarray):
-        yield "items", value.tolist()
-    elif isinstance(value, set | frozenset):
-        yield "items", sorted(_hash(item, {}, 0) for item in value)
-    elif isinstance(value, functools.partial):
-        yield "call", [value.func, value.args, value.keywords]
-    elif torch is not None and isinstance(value, torch.nn.Module):
-        for group in ("_parameters", "_buffers", "_modules"):
-            yield from getattr(value, group).items()
-        # Settings, but not the compiled graphs and the like that some packages keep on their modules.
-        held = {k: v for k, v in held.items() if k not in TORCH_INTERNALS and _is_setting(v)}
-    yield from ((name, held[name]) for name in sorted(held) if name not in VOLATILE)
-
-
-def _is_setting(value: Any) -> bool:
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(_is_setting(item) for item in value)
-    if isinstance(value, Mapping):
-        return all(_is_setting(item) for item in value.values())
-    torch = sys.modules["torch"]
-    return value is None or isinstance(
-        value, bool | int | float | complex | str | np.ndarray | np.generic | torch.Tensor | torch.nn.Module
-    )
-
-
-def _attributes(value: Any) -> dict[str, Any]:
-    """Return what an object holds in its dict and its slots."""
-    names: set[str] = set()
-    for kind in type(value).__mro__:
-        slots = vars(kind).get("__slots__", ())
-        names.update([slots] if isinstance(slots, str) else slots)
-    held = {name: getattr(value, name) for name in names if name[:2] != "__" and hasattr(value, name)}
-    return held | dict(getattr(value, "__dict__", {}))
-
-
-@functools.cache
-def _package_version(module: str) -> str:
-    """Return the version of the package that a module belongs to, empty where it has none."""
-    top = module.partition(".")[0]
-    try:
-        return metadata.version(top)
-    except metadata.PackageNotFoundError:
-        # The import name may differ from the distribution's: mace comes with mace-torch.
-        return str(getattr(sys.modules.get(top), "__version__", ""))

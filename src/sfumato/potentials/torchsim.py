@@ -6,28 +6,26 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from sfumato.potentials.calculator import Neighbours
+from sfumato.graph.verlet import Neighbors
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from sfumato.potentials.mindscaip import MinDScAIPPotential
 
 
 RESULTS = ("energy", "forces", "stress")
 
 
-def torchsim(potential: MinDScAIPPotential, skin: float, stress: bool) -> Any:
-    """Return a `torch_sim` model for all its integrators, optimisers and batchers.
+def torchsim(potential: Any, skin: float, stress: bool) -> Any:
+    """Return a `torch_sim` model for all its integrators, optimizers and batchers.
 
     Its dtype is float64, whatever precision the network has, because that is what TorchSim gives states
     that it makes for a model: an energy of many atoms needs more than seven digits. States in float32 are
-    accepted, and answered in float32. Neighbours are bounded in number, so memory goes with the number of
+    accepted, and answered in float32. Neighbors are bounded in number, so memory goes with the number of
     atoms, and batchers are told so.
 
     Args:
         potential: the potential; its device is that of the states.
-        skin: Å, see `Neighbours`.
+        skin: Å, see `Neighbors`.
         stress: whether to compute stress of states periodic in three directions. Those without a periodic
             direction have none; others are then refused.
 
@@ -36,7 +34,7 @@ def torchsim(potential: MinDScAIPPotential, skin: float, stress: bool) -> Any:
     """
     import torch
 
-    from sfumato.models.mindscaip import evaluate
+    from sfumato.models.mindscaip.network import evaluate
 
     try:
         interface: Any = import_module("torch_sim.models.interface").ModelInterface
@@ -54,7 +52,7 @@ def torchsim(potential: MinDScAIPPotential, skin: float, stress: bool) -> Any:
             self._device, self._dtype = potential.device, torch.float64
             self._compute_forces, self._compute_stress = True, stress
             self._memory_scales_with = "n_atoms"
-            self.neighbours = Neighbours(potential.model.config.graph, skin)
+            self.neighbors = Neighbors(potential.model.config.graph, skin)
 
         @torch.inference_mode(False)
         def forward(self, state: Any, **__: Any) -> dict[str, Tensor]:
@@ -64,7 +62,7 @@ def torchsim(potential: MinDScAIPPotential, skin: float, stress: bool) -> Any:
             positions, cell, pbc, numbers, system = arrays
             with_stress = stress and _has_stress(potential.name, pbc)
             potential.check_elements(numbers.cpu().numpy(), system.cpu().numpy())
-            topology = self.neighbours.topology(*arrays)
+            topology = self.neighbors.topology(*arrays)
             # Out of memory is left as it comes: batchers look for it to find out what fits.
             found = evaluate(self.network, topology, positions, cell, stress=with_stress)
             answer = {

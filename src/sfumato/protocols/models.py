@@ -9,11 +9,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from sfumato.execution.evaluate import Evaluate
 from sfumato.execution.folder import RunFolder, RunFolderError
 from sfumato.execution.pool import PoolSettings
 from sfumato.execution.records import Header, Record, read_records
 from sfumato.execution.runner import Item, Watch, run
+from sfumato.jobs.evaluate import Evaluate
+from sfumato.potentials.adopted import adopted
 from sfumato.potentials.potential import Potential
 from sfumato.potentials.specs import resolve
 
@@ -33,7 +34,8 @@ class Model:
     def of(cls, model: str | Potential) -> Model:
         """Read `SPEC`, `NAME=SPEC`, or a Potential."""
         if not isinstance(model, str):
-            return cls(model.name, None, model)
+            potential = adopted(model)
+            return cls(potential.name, None, potential)
         named = re.fullmatch(r"([\w.+-]+)=(.+)", model)
         spec = named[2] if named else model
         potential = resolve(spec)
@@ -91,7 +93,7 @@ def evaluated(
                 Evaluate(model.spec or model.potential, identity),
                 items,
                 file,
-                chunk=model.potential.chunk,
+                chunk=model.potential.abilities.batch,
                 pool=way.pool if model.spec else PoolSettings(workers=0),
                 retry_failed=way.retry_failed,
                 watch=callback,

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from sfumato import datasets
+from sfumato.datasets import named as datasets
 from sfumato.execution.folder import RunFolder, RunFolderError, provenance
 from sfumato.execution.pool import PoolSettings
 from sfumato.execution.records import read_records
 from sfumato.potentials.potential import Potential
-from sfumato.protocols import bsct
+from sfumato.protocols.bsct import analysis as bsct
 from sfumato.protocols.models import Model, Watcher, Way, evaluated, manifest_of, recorded, resolved
 from sfumato.systems import Batch, Scan, ScanSet
 

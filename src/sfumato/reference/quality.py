@@ -25,7 +25,7 @@ from sfumato.words import plain
 GRID_LIMIT = 1e-6
 """Å; positions with eight decimals give 1.5e-8."""
 
-UNLABELLED_LIMIT = 0.05
+UNLABELED_LIMIT = 0.05
 """Largest share of frames without a label in one scan: a gap is spanned, a torn scan is not one."""
 
 UNEXPLAINED_LIMIT = 0.010
@@ -36,7 +36,7 @@ NET_FORCE_LIMIT = 0.1
 """eV/Å; quadrature grids leave up to 0.05 on BSCT-SPICE, an outer field or a missing atom far more."""
 
 NET_TORQUE_LIMIT = 0.5
-"""eV (per rad), about the centre of mass; up to 0.27 on BSCT-SPICE, half of its scans below 0.02."""
+"""eV (per rad), about the center of mass; up to 0.27 on BSCT-SPICE, half of its scans below 0.02."""
 
 SPIN_LIMIT = 0.1
 """ħ²; what ⟨S²⟩ may differ from S(S + 1): eight small radicals and O2 have at most 0.015 (ωB97X/def2-SVP), NO
@@ -108,14 +108,14 @@ class QualityReport:
         counts: scans per type.
         atoms: smallest, mean and largest number of atoms per molecule.
         elements: symbols, by atomic number.
-        unlabelled: frames without a label, by scan.
+        unlabeled: frames without a label, by scan.
         grid_deviation: Å, largest |coordinate as the positions have it − coordinate as stated| by scan.
         work_energy: eV, largest residual by scan, most of it left by the grid; NaN where fewer than two
-            frames are labelled.
+            frames are labeled.
         unexplained: eV, largest energy step by scan that a cubic spline through the forces does not explain;
-            NaN where fewer than four frames are labelled.
-        net_force: eV/Å, largest net force by scan; NaN where no frame is labelled.
-        net_torque: eV (per rad), largest net torque about the centre of mass by scan of a molecule; NaN
+            NaN where fewer than four frames are labeled.
+        net_force: eV/Å, largest net force by scan; NaN where no frame is labeled.
+        net_torque: eV (per rad), largest net torque about the center of mass by scan of a molecule; NaN
             likewise.
         spin: ħ², largest |⟨S²⟩ − S(S + 1)| by scan, where the provenance has ⟨S²⟩.
         hysteresis: eV, largest |E forward − E backward| by scan, where the provenance has it.
@@ -131,7 +131,7 @@ class QualityReport:
     counts: dict[str, int]
     atoms: tuple[int, float, int]
     elements: tuple[str, ...]
-    unlabelled: dict[str, tuple[int, ...]]
+    unlabeled: dict[str, tuple[int, ...]]
     grid_deviation: dict[str, float]
     work_energy: dict[str, float]
     unexplained: dict[str, float]
@@ -157,11 +157,11 @@ def _unexplained(scan: Scan) -> tuple[Floats, Floats]:
     """Return per interval the energy step beyond the spline's work, and spline − trapezoid nearby, in eV.
 
     Raises:
-        ValueError: fewer than four labelled frames.
+        ValueError: fewer than four labeled frames.
     """
-    keep = scan.labelled
+    keep = scan.labeled
     if keep.sum() < 4:
-        raise ValueError(f"scan {scan.name}: {int(keep.sum())} labelled frames; at least 4 are needed")
+        raise ValueError(f"scan {scan.name}: {int(keep.sum())} labeled frames; at least 4 are needed")
     b, E = scan.coordinate[keep], scan.energy[keep]
     # Of second order at the ends too: on an arc a plain difference would mix in the force along the radius.
     step = np.gradient(scan.positions[keep], b, axis=0, edge_order=2)
@@ -172,20 +172,20 @@ def _unexplained(scan: Scan) -> tuple[Floats, Floats]:
 
 
 def energy_jumps(scan: Scan) -> Floats:
-    """Return, per interval between labelled frames, the energy step that the forces do not explain.
+    """Return, per interval between labeled frames, the energy step that the forces do not explain.
 
     Args:
-        scan: at least four labelled frames.
+        scan: at least four labeled frames.
 
     Returns:
-        (L − 1,) eV for L labelled frames: E_{i+1} − E_i − ∫ g db, b the coordinate, with g = −F·dx/db joined
+        (L − 1,) eV for L labeled frames: E_{i+1} − E_i − ∫ g db, b the coordinate, with g = −F·dx/db joined
         by a cubic spline, where that exceeds both `JUMP_FLOOR` and `JUMP_RATIO` times the difference between
         spline and trapezoid within two intervals, the measure of what the grid leaves out; else 0. On the 100
         frames of BSCT-SPICE nothing is flagged, and of jumps put in at random all of 30 meV and 95 % of
         15 meV are found; on its every 2nd, 3rd, 5th or 10th frame nothing is flagged either.
 
     Raises:
-        ValueError: fewer than four labelled frames.
+        ValueError: fewer than four labeled frames.
     """
     jump, left_out = _unexplained(scan)
     flagged: Floats = np.where(np.abs(jump) > np.maximum(JUMP_FLOOR, JUMP_RATIO * left_out), jump, 0.0)
@@ -193,10 +193,10 @@ def energy_jumps(scan: Scan) -> Floats:
 
 
 def _jump(scan: Scan) -> Jump | None:
-    jumps = energy_jumps(scan) if scan.labelled.sum() >= 4 else np.zeros(1)
+    jumps = energy_jumps(scan) if scan.labeled.sum() >= 4 else np.zeros(1)
     if not jumps.any():
         return None
-    b, k = scan.coordinate[scan.labelled], int(np.abs(jumps).argmax())
+    b, k = scan.coordinate[scan.labeled], int(np.abs(jumps).argmax())
     size, intervals = float(jumps[k]), int(np.count_nonzero(jumps))
     more = f" (the largest of {intervals} such steps)" if intervals > 1 else ""
     reason = (
@@ -207,10 +207,10 @@ def _jump(scan: Scan) -> Jump | None:
 
 
 def discontinuity(scan: Scan) -> str | None:
-    """Say why a labelled scan must be dropped for a discontinuous energy.
+    """Say why a labeled scan must be dropped for a discontinuous energy.
 
     Args:
-        scan: any scan; with fewer than four labelled frames nothing can be said.
+        scan: any scan; with fewer than four labeled frames nothing can be said.
 
     Returns:
         The reason, or None if the energy is as continuous as the grid can tell.
@@ -226,7 +226,7 @@ def _grid_deviation(scan: Scan) -> float:
 
 
 def _work_energy(scan: Scan) -> float:
-    keep = scan.labelled
+    keep = scan.labeled
     if keep.sum() < 2:
         return math.nan
     energy = scan.energy[keep]
@@ -235,17 +235,17 @@ def _work_energy(scan: Scan) -> float:
 
 
 def _net_force(scan: Scan) -> float:
-    if not scan.labelled.any():
+    if not scan.labeled.any():
         return math.nan
-    return float(np.linalg.norm(scan.forces[scan.labelled].sum(axis=1), axis=1).max())
+    return float(np.linalg.norm(scan.forces[scan.labeled].sum(axis=1), axis=1).max())
 
 
 def _net_torque(scan: Scan) -> float:
-    if not scan.labelled.any():
+    if not scan.labeled.any():
         return math.nan
-    x, mass = scan.positions[scan.labelled], atomic_masses[scan.numbers][:, None]
+    x, mass = scan.positions[scan.labeled], atomic_masses[scan.numbers][:, None]
     arms = x - (mass * x).sum(axis=1, keepdims=True) / mass.sum()
-    torque = np.cross(arms, scan.forces[scan.labelled]).sum(axis=1)
+    torque = np.cross(arms, scan.forces[scan.labeled]).sum(axis=1)
     return float(np.linalg.norm(torque, axis=1).max())
 
 
@@ -289,10 +289,10 @@ def _contents(
     scan_set: ScanSet, found: Mapping[str, Any], expected: Mapping[str, int] | None
 ) -> list[Statement]:
     """State that the set contains what it should."""
-    shares = {scan.name: float(1.0 - scan.labelled.mean()) if len(scan) else 1.0 for scan in scan_set}
+    shares = {scan.name: float(1.0 - scan.labeled.mean()) if len(scan) else 1.0 for scan in scan_set}
     misnamed = [scan.name for scan in scan_set if _misnamed(scan)]
     statements = [
-        _at_most("labels", "no scan lacks more than 5 % of its labels", shares, UNLABELLED_LIMIT),
+        _at_most("labels", "no scan lacks more than 5 % of its labels", shares, UNLABELED_LIMIT),
         Statement(
             "types",
             "every scan is of the elements its name says",
@@ -366,7 +366,7 @@ def check_scans(scan_set: ScanSet, expected: Mapping[str, int] | None = None) ->
         "grid_deviation": {scan.name: _grid_deviation(scan) for scan in scan_set},
         "work_energy": {scan.name: _work_energy(scan) for scan in scan_set},
         "unexplained": {
-            scan.name: _largest(_unexplained(scan)[0]) if scan.labelled.sum() >= 4 else math.nan
+            scan.name: _largest(_unexplained(scan)[0]) if scan.labeled.sum() >= 4 else math.nan
             for scan in scan_set
         },
         "net_force": {scan.name: _net_force(scan) for scan in scan_set},
@@ -383,10 +383,10 @@ def check_scans(scan_set: ScanSet, expected: Mapping[str, int] | None = None) ->
         frames=sum(len(scan) for scan in scan_set),
         atoms=(min(sizes), float(np.mean(sizes)), max(sizes)),
         elements=tuple(chemical_symbols[z] for z in kinds),
-        unlabelled={
-            scan.name: tuple(np.flatnonzero(~scan.labelled).tolist())
+        unlabeled={
+            scan.name: tuple(np.flatnonzero(~scan.labeled).tolist())
             for scan in scan_set
-            if not scan.labelled.all()
+            if not scan.labeled.all()
         },
         statements=(*_contents(scan_set, found, expected), *_labels(found)),
         **found,

@@ -19,7 +19,7 @@ from ase.optimize import BFGS
 
 from sfumato.frames import SPLITS, draw
 from sfumato.io import from_ase, to_ase
-from sfumato.reference.engines import Engine
+from sfumato.potentials.engines import Engine
 from sfumato.reference.scans import bridge_bonds, scan_lengths, scan_positions
 from sfumato.systems import Bools, Floats, Ints, System
 from sfumato.units import AMU_A2_PER_FS2, KELVIN
@@ -45,7 +45,7 @@ class SamplingError(ValueError):
 
 
 class EngineCalculator(Calculator):  # type: ignore[misc]
-    """An engine as ASE's optimisers and integrators want it.
+    """An engine as ASE's optimizers and integrators want it.
 
     Args:
         engine: labels every structure.
@@ -68,11 +68,11 @@ class EngineCalculator(Calculator):  # type: ignore[misc]
         super().calculate(atoms, properties, system_changes)
         cell, pbc = np.asarray(self.atoms.cell), self.atoms.pbc
         moved = replace(self._system, positions=self.atoms.positions, cell=cell, pbc=pbc)
-        energy, forces = _labelled(self._engine, moved)
+        energy, forces = _labeled(self._engine, moved)
         self.results = {"energy": energy, "forces": forces}
 
 
-def _labelled(engine: Engine, system: System) -> tuple[float, Floats]:
+def _labeled(engine: Engine, system: System) -> tuple[float, Floats]:
     label = engine.label(system)
     if not label.converged:
         raise SamplingError(f"{engine.level} did not converge: {label.message}")
@@ -96,8 +96,8 @@ def relax(system: System, engine: Engine, *, force: float = 0.01, steps: int = 5
     """
     atoms = to_ase(system)
     atoms.calc = EngineCalculator(engine, system)
-    optimiser = BFGS(atoms, logfile=None)
-    if not optimiser.run(fmax=force, steps=steps):
+    optimizer = BFGS(atoms, logfile=None)
+    if not optimizer.run(fmax=force, steps=steps):
         largest = np.linalg.norm(atoms.get_forces(), axis=1).max()
         raise SamplingError(f"not relaxed after {steps} steps: a force of {largest:.3f} eV/Å is left")
     return from_ase(atoms)
@@ -107,12 +107,12 @@ def hessian(system: System, engine: Engine, *, step: float = 0.01) -> Floats:
     """Differentiate the forces of a structure by central differences.
 
     Args:
-        system: the structure, 6N points around which are labelled.
+        system: the structure, 6N points around which are labeled.
         engine: gives forces.
         step: displacement of each coordinate in Å.
 
     Returns:
-        (3N, 3N) eV/Å², symmetrised.
+        (3N, 3N) eV/Å², symmetrized.
 
     Raises:
         SamplingError: a point that the engine cannot label.
@@ -123,7 +123,7 @@ def hessian(system: System, engine: Engine, *, step: float = 0.01) -> Floats:
         shift = np.zeros(size)
         shift[k] = step
         plus, minus = (
-            _labelled(engine, replace(system, positions=system.positions + sign * shift.reshape(-1, 3)))[1]
+            _labeled(engine, replace(system, positions=system.positions + sign * shift.reshape(-1, 3)))[1]
             for sign in (1, -1)
         )
         matrix[k] = (minus - plus).ravel() / (2 * step)

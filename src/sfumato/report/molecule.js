@@ -59,7 +59,7 @@
         const [x, y] = flat(atoms[part.atom]), r = ball(part.atom) * scale;
         pen.setLineDash([]);
         pen.arc(x, y, r, 0, 2 * Math.PI);
-        pen.fillStyle = scene.colours[part.atom];
+        pen.fillStyle = scene.colors[part.atom];
         pen.fill();
         const moved = scene.scanned.length === 1 && scene.scanned[0] === part.atom;
         pen.lineWidth = moved ? 4 : 1;

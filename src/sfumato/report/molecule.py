@@ -13,7 +13,7 @@ from ase.data import chemical_symbols, covalent_radii
 from sfumato.reference.scans import degrees
 from sfumato.systems import Floats, Scan
 
-COLOURS = {
+COLORS = {
     "H": "#e8e8e8",
     "C": "#5a5a5a",
     "N": "#0072b2",
@@ -22,7 +22,7 @@ COLOURS = {
     "S": "#f0e442",
     **dict.fromkeys(("F", "Cl", "Br", "I"), "#009e73"),
 }
-"""Close to what chemists expect, in colours that stay apart for the colour-blind; letters tell the rest."""
+"""Close to what chemists expect, in colors that stay apart for the color-blind; letters tell the rest."""
 
 
 STRAIGHT = 1e-3
@@ -54,27 +54,27 @@ def scene(scan: Scan) -> dict[str, Any]:
         scan: any scan.
     """
     ends = _line(scan)
-    centre = ends[0].mean(axis=0)
+    center = ends[0].mean(axis=0)
     axis = ends[-1, 1] - ends[-1, 0]
     axis = axis / np.linalg.norm(axis)
-    across = scan.positions[0] - centre
+    across = scan.positions[0] - center
     across = across - np.outer(across @ axis, axis)
     # A molecule on one line has no spread across it: any direction will do, and SVD gives one.
     second = np.linalg.svd(np.vstack([across, 1e-6 * np.eye(3) - 1e-6 * np.outer(axis, axis)]))[2][0]
     frame = np.stack([axis, second, np.cross(axis, second)])
-    places = np.round((scan.positions - centre) @ frame.T, 4)
+    places = np.round((scan.positions - center) @ frame.T, 4)
     symbols = [chemical_symbols[z] for z in scan.numbers]
     turn = degrees(scan)
     return {
         "symbols": symbols,
         "radii": [round(float(covalent_radii[z]), 3) for z in scan.numbers],
-        "colours": [COLOURS.get(symbol, "#cc79a7") for symbol in symbols],
+        "colors": [COLORS.get(symbol, "#cc79a7") for symbol in symbols],
         "frames": (places[[0, -1]] if _straight(scan) else places).tolist(),
         "lengths": np.round(scan.coordinate, 4).tolist(),
         "degrees": None if turn is None else np.round(turn, 1).tolist(),
         "label": COORDINATE[scan.kind],
         "scanned": scan.atoms.tolist(),
-        "start": int(np.nanargmin(scan.energy)) if scan.labelled.any() else 0,
+        "start": int(np.nanargmin(scan.energy)) if scan.labeled.any() else 0,
     }
 
 

@@ -17,9 +17,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sfumato.execution.progress import duration
-from sfumato.protocols import bsct
-from sfumato.report.kinds import type_word
+from sfumato.commands.progress import duration
+from sfumato.protocols.bsct import analysis as bsct
+from sfumato.protocols.bsct.kinds import type_word
 from sfumato.words import nearest
 
 if TYPE_CHECKING:

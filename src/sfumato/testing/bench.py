@@ -172,15 +172,14 @@ class Bench:
     @property
     def claims(self) -> str:
         """The precision that the potential says it has, or nothing."""
-        return str(getattr(self.potential, "dtype", "")).removeprefix("torch.")
+        return self.potential.abilities.dtype
 
     @cached_property
     def double(self) -> Bench:
         """The bench of the same potential in double precision; this one if it has no other."""
-        with_dtype = getattr(self.potential, "with_dtype", None)
-        if with_dtype is None or self.claims == "float64":
+        if "float64" not in self.potential.abilities.dtypes or self.claims == "float64":
             return self
-        return Bench(with_dtype("float64"), self.settings)
+        return Bench(self.potential.to(dtype="float64"), self.settings)
 
     @property
     def counted(self) -> int:
@@ -195,7 +194,7 @@ class Bench:
         systems = len(batch)
         handed = Batch(*(np.array(getattr(batch, n)) for n in batch.__dataclass_fields__))
         self.evaluations += systems
-        found = self.potential.predict(handed)
+        found = self.potential.predict(handed).require()
         self.mutated += not same(handed, batch)
         if len(found.energy) != systems or len(found.forces) != len(batch.numbers):
             raise ValueError(
@@ -206,7 +205,7 @@ class Bench:
 
     def points(self, systems: Sequence[System], together: bool = False) -> list[Point]:
         """Evaluate structures, in batches of the size the potential prefers, or all in one batch."""
-        size = len(systems) if together else max(1, self.potential.chunk)
+        size = len(systems) if together else max(1, self.potential.abilities.batch)
         found = []
         for start in range(0, len(systems), size):
             batch = Batch.of(systems[start : start + size])
@@ -271,7 +270,7 @@ class Bench:
     def _periodic(self) -> bool | None:
         """Whether crystals and slabs belong to the potential, as the settings or itself say."""
         asked = self.settings.periodic
-        return getattr(self.potential, "periodic", None) if asked is None else asked
+        return self.potential.abilities.periodic if asked is None else asked
 
     def _found(self, kind: str) -> System | str:
         """Return a structure, or why there is none."""
@@ -299,15 +298,15 @@ class Bench:
 
     def _choose_elements(self) -> tuple[int, ...]:
         """Return the elements of the structures: those asked for, or the first set the potential takes."""
-        known = getattr(self.potential, "elements", None)
+        known = self.potential.abilities.elements
         palettes = structures.PALETTES
         if self.settings.elements is not None:
             from ase.data import atomic_numbers
 
             palettes = (tuple(atomic_numbers[symbol] for symbol in self.settings.elements),)
         elif known:
-            known = sorted(int(z) for z in known)
-            palettes = (*(p for p in palettes if set(p) <= set(known)), tuple(known[:2]))
+            numbers = sorted(known)
+            palettes = (*(p for p in palettes if set(p) <= known), tuple(numbers[:2]))
         reasons: list[str] = []
         for palette in palettes:
             for make in (structures.molecule, lambda p: structures.crystal(p, self.rng("crystal"))):

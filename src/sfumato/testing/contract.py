@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sfumato.potentials.adopted import adopted
 from sfumato.testing import derivatives, invariance, robustness, smoothness
 from sfumato.testing.bench import Bench, Settings
 from sfumato.testing.result import ContractReport, Measured, NotApplicableError, Result, Status
@@ -109,9 +110,9 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check("jacobian", "∂F/∂x is symmetric: the force has no curl", derivatives.jacobian, _RELATIVE),
     Check(
-        "neighbour swap",
-        "no jump where two neighbours exchange their order",
-        smoothness.neighbour_swap,
+        "neighbor swap",
+        "no jump where two neighbors exchange their order",
+        smoothness.neighbor_swap,
         _JUMPS,
         double=True,
     ),
@@ -178,10 +179,7 @@ def check(
     makes no sense for the potential is not applicable, with the reason.
 
     Args:
-        potential: any potential. Four optional attributes are used where it has them: `elements` (atomic
-            numbers it knows), `periodic` (False: molecules only; True: crystals and slabs must not be
-            refused), `dtype` (the precision it claims), and the method `with_dtype(name)` (the same
-            potential in another precision).
+        potential: any potential; what it can do is what its `abilities` say.
         settings: by default those of `Settings`.
         watch: called before each check, and at the end.
 
@@ -194,6 +192,7 @@ def check(
     """
     settings = settings or Settings()
     start = time.perf_counter()
+    potential = adopted(potential)
     bench = Bench(potential, settings)
     results = []
     for k, row in enumerate(CHECKS):

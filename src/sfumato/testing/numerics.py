@@ -70,7 +70,7 @@ def ridders(steps: Floats, above: Floats, below: Floats) -> Derivative:
     """Return df/dx at 0 from f at ±h for a series of steps, each half of the one before.
 
     Central differences have errors in h², h⁴, …, which a triangular table removes one by one; the entry is
-    taken that its neighbours contradict least, so neither the answer nor the error knows what is expected.
+    taken that its neighbors contradict least, so neither the answer nor the error knows what is expected.
 
     Args:
         steps: (K,) h.
@@ -99,7 +99,7 @@ def jumps(values: Floats, width: float) -> tuple[float, float]:
 
     Args:
         values: (6, …) at `STENCIL` times `width`.
-        width: distance of neighbouring points.
+        width: distance of neighboring points.
 
     Returns:
         The largest jump of any component, and of any component's slope.
@@ -165,7 +165,7 @@ def bisect(evaluate: Evaluate, places: Floats, values: Sequence[Floats], k: int,
         evaluate: the function.
         places: (M,) increasing.
         values: its values there.
-        k: the interval [k, k + 1]; a kink may lie in either neighbour.
+        k: the interval [k, k + 1]; a kink may lie in either neighbor.
         width: of the last bracket.
     """
     known = list(zip(places.tolist(), values, strict=True))

@@ -53,12 +53,11 @@ def noise(bench: Bench) -> Iterator[Measured]:
 def precisions(bench: Bench) -> Iterator[Measured]:
     """Run in float32 and float64: the same numbers, and only rounding shrinks.
 
-    Uses the method `with_dtype("float32" | "float64")` of the potential, which returns another potential.
+    Uses `Potential.to(dtype=…)` of a potential that offers both.
     """
-    with_dtype = getattr(bench.potential, "with_dtype", None)
-    if with_dtype is None:
-        raise NotApplicableError(f"{bench.potential.name} has no method with_dtype")
-    single, double = Bench(with_dtype("float32"), bench.settings), bench.double
+    if len(bench.potential.abilities.dtypes) < 2:
+        raise NotApplicableError(f"{bench.potential.name} offers one precision only")
+    single, double = Bench(bench.potential.to(dtype="float32"), bench.settings), bench.double
     base = bench.reference
     coarse, fine = single.floor(base), double.floor(base)
     low, high = single.point(base), double.point(base)

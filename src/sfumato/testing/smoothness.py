@@ -1,6 +1,6 @@
 """Checks that energy, force and the slope of the force do not jump: at a swap, a cutoff, a changed rank.
 
-Where a swap of neighbours happens is known beforehand, so the stencil is put across it. Where an edge of
+Where a swap of neighbors happens is known beforehand, so the stencil is put across it. Where an edge of
 the graph ends is not: a path is searched, the most suspicious intervals are bisected, and the stencil is put
 across what is left. A jump is what stays while the stencil shrinks; what is merely steep goes away.
 """
@@ -41,13 +41,13 @@ BESIDE = 0.02
 """Å from a jump, where the noise is measured that it must exceed."""
 
 CLOSE = 0.3
-"""Å; a neighbour is moved by no more than this to exchange places with the one before it."""
+"""Å; a neighbor is moved by no more than this to exchange places with the one before it."""
 
 ROOM = 0.85
 """Of a bond; no atom is moved closer to another than this."""
 
 CENTRES = 4
-"""Atoms whose neighbours are exchanged, chosen so that together they cover most ranks."""
+"""Atoms whose neighbors are exchanged, chosen so that together they cover most ranks."""
 
 SUSPECTS = 2
 """Intervals that are looked at closely because of the forces; one more because of the energy."""
@@ -158,31 +158,31 @@ def _settled(history: Sequence[tuple[float, float, float]], over: Sequence[bool]
     return len(last) == 3 and bool((np.ptp(last, axis=0) <= SETTLED * last.max(axis=0)).any())
 
 
-# --- a swap of neighbours
+# --- a swap of neighbors
 
 
 @dataclass(frozen=True)
 class Swap:
-    """Two neighbours of one atom about to exchange places: `mover` goes out past `other`.
+    """Two neighbors of one atom about to exchange places: `mover` goes out past `other`.
 
     Args:
-        centre: the atom that ranks them.
+        center: the atom that ranks them.
         mover: the nearer one, which moves since a stretched bond is softer than a compressed one.
         other: the next one out, which stays.
         rank: of the mover, from 1.
     """
 
-    centre: int
+    center: int
     mover: int
     other: int
     rank: int
 
 
-def swaps_of(base: System, centre: int) -> list[Swap]:
-    """Return the neighbouring ranks of one atom that a small move exchanges."""
-    distance = np.linalg.norm(base.positions - base.positions[centre], axis=1)
+def swaps_of(base: System, center: int) -> list[Swap]:
+    """Return the neighboring ranks of one atom that a small move exchanges."""
+    distance = np.linalg.norm(base.positions - base.positions[center], axis=1)
     order: Ints = np.argsort(distance)
-    every = [Swap(centre, int(order[k]), int(order[k + 1]), k) for k in range(1, len(order) - 1)]
+    every = [Swap(center, int(order[k]), int(order[k + 1]), k) for k in range(1, len(order) - 1)]
     near = [swap for swap in every if distance[swap.other] - distance[swap.mover] < CLOSE]
     return [swap for swap in near if _has_room(swap_path(base, [swap]).base, swap.mover)]
 
@@ -195,7 +195,7 @@ def _has_room(system: System, atom: int) -> bool:
 
 def chosen_swaps(base: System) -> list[Swap]:
     """Return the swaps of a few atoms that together cover the most ranks."""
-    every = [swaps_of(base, centre) for centre in range(len(base))]
+    every = [swaps_of(base, center) for center in range(len(base))]
     chosen: list[Swap] = []
     for _ in range(CENTRES):
         covered = {swap.rank for swap in chosen}
@@ -210,25 +210,25 @@ def swap_path(base: System, swaps: Sequence[Swap]) -> Path:
     """Return the path on which every mover is as far out as the other at s = 0."""
     positions, direction = base.positions.copy(), np.zeros_like(base.positions)
     for swap in swaps:
-        centre = base.positions[swap.centre]
-        goal = np.linalg.norm(base.positions[swap.other] - centre)
-        arm = base.positions[swap.mover] - centre
+        center = base.positions[swap.center]
+        goal = np.linalg.norm(base.positions[swap.other] - center)
+        arm = base.positions[swap.mover] - center
         arm /= np.linalg.norm(arm)
-        positions[swap.mover] = centre + goal * arm
+        positions[swap.mover] = center + goal * arm
         direction[swap.mover] = arm
     return Path(structures.moved(base, positions), direction)
 
 
-def neighbour_swap(bench: Bench) -> Iterator[Measured]:
-    """Two neighbours of an atom exchange their order: every rank at once, one by one if that jumps."""
+def neighbor_swap(bench: Bench) -> Iterator[Measured]:
+    """Two neighbors of an atom exchange their order: every rank at once, one by one if that jumps."""
     base = bench.structure("cluster")
     swaps = chosen_swaps(base)
     if not swaps:
-        raise NotApplicableError("no two neighbours are close enough in distance to be exchanged")
+        raise NotApplicableError("no two neighbors are close enough in distance to be exchanged")
     ranks = sorted({swap.rank for swap in swaps})
-    for centre in dict.fromkeys(swap.centre for swap in swaps):
+    for center in dict.fromkeys(swap.center for swap in swaps):
         for parity in (0, 1):  # no atom may be mover of one swap and partner of the next
-            group = [swap for swap in swaps if swap.centre == centre and swap.rank % 2 == parity]
+            group = [swap for swap in swaps if swap.center == center and swap.rank % 2 == parity]
             group = [swap for swap in group if _has_room(swap_path(base, group).base, swap.mover)]
             if not group:
                 continue
@@ -259,10 +259,10 @@ def _culprit(bench: Bench, base: System, swaps: Sequence[Swap], jump: Jump) -> t
 def _describe(base: System, swap: Swap) -> str:
     from ase.data import chemical_symbols
 
-    distance = np.linalg.norm(base.positions[swap.other] - base.positions[swap.centre])
+    distance = np.linalg.norm(base.positions[swap.other] - base.positions[swap.center])
     return (
-        f"neighbours {swap.rank} and {swap.rank + 1} of {chemical_symbols[base.numbers[swap.centre]]} atom "
-        f"{swap.centre} exchange places at {distance:.3f} Å"
+        f"neighbors {swap.rank} and {swap.rank + 1} of {chemical_symbols[base.numbers[swap.center]]} atom "
+        f"{swap.center} exchange places at {distance:.3f} Å"
     )
 
 
@@ -370,7 +370,7 @@ def third_atom(bench: Bench) -> Iterator[Measured]:
 def sliding(base: System, parts: Sequence[Ints], rng: np.random.Generator) -> tuple[Path, float]:
     """Return a path on which one part of a cluster has room to move, and its length in Å.
 
-    The innermost part that can go `FREE` is taken, since the order of many neighbours changes around it.
+    The innermost part that can go `FREE` is taken, since the order of many neighbors changes around it.
     """
     arms = rng.normal(size=(DIRECTIONS, 3))
     arms /= np.linalg.norm(arms, axis=1)[:, None]

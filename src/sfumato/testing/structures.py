@@ -108,7 +108,7 @@ def fragment(elements: Sequence[int]) -> System:
 
 
 def cluster(elements: Sequence[int], rng: np.random.Generator) -> System:
-    """Return about forty atoms, each with most others as neighbours.
+    """Return about forty atoms, each with most others as neighbors.
 
     Hydrogen molecules around a molecule where the elements allow it, since they stay what they are when
     moved; otherwise a close-packed sphere of atoms, each a little out of place.
@@ -122,15 +122,15 @@ def cluster(elements: Sequence[int], rng: np.random.Generator) -> System:
         numbers = [elements[k % len(elements)] for k in range(CLUSTER)]
         return system(numbers, 1.12 * longest * (sites + rng.uniform(-0.06, 0.06, sites.shape)))
     core = molecule(elements)
-    middle, centres = core.positions.mean(axis=0), np.zeros((0, 3))
+    middle, centers = core.positions.mean(axis=0), np.zeros((0, 3))
     positions = core.positions
-    while len(centres) < SHELL:
+    while len(centers) < SHELL:
         place = middle + rng.uniform(-5, 5, 3)
         free = np.linalg.norm(core.positions - place, axis=1).min() > 2.7
-        if free and (np.linalg.norm(centres - place, axis=1) > 2.6).all():
-            centres = np.concatenate([centres, [place]])
-    centres = centres[np.argsort(np.linalg.norm(centres - middle, axis=1))]
-    for place in centres:
+        if free and (np.linalg.norm(centers - place, axis=1) > 2.6).all():
+            centers = np.concatenate([centers, [place]])
+    centers = centers[np.argsort(np.linalg.norm(centers - middle, axis=1))]
+    for place in centers:
         half = FRAGMENT / 2 * rotation(rng)[0]
         positions = np.concatenate([positions, [place - half, place + half]])
     return system([*core.numbers.tolist(), *[1] * (2 * SHELL)], positions)

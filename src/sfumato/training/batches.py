@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sfumato.datasets.loader import Loader, orientations
 from sfumato.graph.layout import Topology
 from sfumato.systems import Batch, Floats, Ints, Prediction
-from sfumato.training.config import Denoising, Stage, TrainSettings
-from sfumato.training.data import Loader, orientations
 from sfumato.training.denoising import displace
 from sfumato.training.graphs import Graphs
 from sfumato.training.losses import Counts, Targets
+from sfumato.training.settings import Denoising, Stage, TrainSettings
 
 KEPT = 20_000
 """Frames of a split whose graphs are kept in memory, some 50 kB each; larger splits find them every time."""

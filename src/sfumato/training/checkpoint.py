@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from sfumato.training.config import TrainSettings
 from sfumato.training.distributed import Group
+from sfumato.training.settings import TrainSettings
 
 NAME = "state.pt"
 LOCK = ".lock"
@@ -125,7 +125,7 @@ def save(folder: Path, place: Place, tensors: dict[str, Any], around: dict[str, 
     Args:
         folder: of the run.
         place: where it is.
-        tensors: state of model, averaged model and optimiser.
+        tensors: state of model, averaged model and optimizer.
         around: from `circumstances`.
     """
     temporary = folder / f".{NAME}.{os.getpid()}"

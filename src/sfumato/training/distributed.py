@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from sfumato.training.config import TrainSettings
+from sfumato.training.settings import TrainSettings
 
 T = TypeVar("T")
 

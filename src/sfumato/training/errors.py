@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sfumato.models.mindscaip import MinDScAIP, evaluate
+from sfumato.models.mindscaip.network import MinDScAIP, evaluate
 from sfumato.systems import Floats
 from sfumato.training.batches import Batches, Sample, Whole
-from sfumato.training.config import Stage
 from sfumato.training.distributed import Group
+from sfumato.training.settings import Stage
 
 
 @dataclass(frozen=True)

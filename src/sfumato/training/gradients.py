@@ -12,10 +12,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sfumato.models.mindscaip import MinDScAIP, Output, evaluate
+from sfumato.models.mindscaip.network import MinDScAIP, Output, evaluate
 from sfumato.training.batches import Sample
-from sfumato.training.config import Stage
 from sfumato.training.losses import bend_penalty, terms
+from sfumato.training.settings import Stage
 
 Terms = dict[str, Tensor]
 

@@ -17,12 +17,12 @@ from types import FrameType
 
 import torch
 
-from sfumato.datasets import frames_path
+from sfumato.datasets.check import STATEMENTS, check_frames
+from sfumato.datasets.named import frames_path
 from sfumato.training import checkpoint
-from sfumato.training.check import STATEMENTS, check_frames
-from sfumato.training.config import TrainSettings, read_run
 from sfumato.training.distributed import Group, connect, lead
 from sfumato.training.loop import train
+from sfumato.training.settings import TrainSettings, read_run
 from sfumato.training.status import Trained, Watch
 from sfumato.words import nearest
 

@@ -16,21 +16,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from sfumato.datasets.loader import Loader
 from sfumato.models.checkpoint import Facts
 from sfumato.models.checkpoint import save as save_model
-from sfumato.models.mindscaip import MinDScAIP
+from sfumato.models.mindscaip.network import MinDScAIP
 from sfumato.training import checkpoint
 from sfumato.training.batches import Batches, Sample, Whole, ahead
 from sfumato.training.checkpoint import Place
-from sfumato.training.config import Stage, TrainSettings
-from sfumato.training.data import Loader
 from sfumato.training.distributed import Group
 from sfumato.training.errors import Errors, measure
 from sfumato.training.gradients import backward, skin, weights
 from sfumato.training.log import NAME as LOG
 from sfumato.training.log import Log, read_log
-from sfumato.training.optim import clip, follow, optimiser, rate
-from sfumato.training.start import ready
+from sfumato.training.optim import clip, follow, optimizer, rate
+from sfumato.training.ready import ready
+from sfumato.training.settings import Stage, TrainSettings
 from sfumato.training.status import Status, Trained, Watch
 from sfumato.words import plain
 
@@ -82,7 +82,7 @@ class _Run:
 
     model: MinDScAIP
     average: MinDScAIP
-    optimiser: torch.optim.AdamW
+    optimizer: torch.optim.AdamW
     batches: Batches
     held_out: Batches | None
     errors: Errors | None = None
@@ -134,7 +134,7 @@ class _Run:
         return self.settings.stages[self.place.stage]
 
     def begin(self, before: MinDScAIP | None) -> None:
-        """Make model, averages, optimiser and batches of a stage.
+        """Make model, averages, optimizer and batches of a stage.
 
         Args:
             before: whose weights to take where it has them; None: drawn at random.
@@ -148,7 +148,7 @@ class _Run:
             self.model.load_state_dict(new | {k: v for k, v in before.state_dict().items() if k in new})
         self.model.to(self.group.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        self.optimiser = optimiser(self.model, settings, stage.lr)
+        self.optimizer = optimizer(self.model, settings, stage.lr)
         train, held_out = self.loaders.pop(0)
         assert train is not None
         self.batches = Batches(train, settings, stage, skin(stage))
@@ -174,7 +174,7 @@ class _Run:
         self.begin(None)
         self.model.load_state_dict(tensors["model"])
         self.average.load_state_dict(tensors["average"])
-        self.optimiser.load_state_dict(tensors["optimiser"])
+        self.optimizer.load_state_dict(tensors["optimizer"])
         if tensors["errors"] is not None:
             self.errors = Errors(**tensors["errors"])
         self.log.add("resume", self.place.total)
@@ -187,7 +187,7 @@ class _Run:
             tensors = {
                 "model": self.model.state_dict(),
                 "average": self.average.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
                 "errors": None if self.errors is None else asdict(self.errors),
             }
             checkpoint.save(self.folder, self.place, tensors, self.around)
@@ -287,7 +287,7 @@ class _Run:
         """Improve the weights once; return whether any process was asked to stop."""
         p = self.place
         lr = rate(self.stage, self.progress())
-        for part in self.optimiser.param_groups:
+        for part in self.optimizer.param_groups:
             part["lr"] = lr
         found = self.gradient(share, samples)
         parameters = list(self.model.parameters())
@@ -299,7 +299,7 @@ class _Run:
         norm = clip(parameters, self.settings.clip)
         if not np.isfinite([norm, *values]).all():
             self.diverged(share, dict(zip(found, values)), norm)
-        self.optimiser.step()
+        self.optimizer.step()
         follow(self.average, self.model, self.settings.ema, p.done)
         for name, value in zip(found, values):
             if share.counts.of(name):
@@ -318,7 +318,7 @@ class _Run:
             samples = self.cut(share)
         while True:
             sums = {name: 0.0 for name, weight in weights(self.stage).items() if weight}
-            self.optimiser.zero_grad()
+            self.optimizer.zero_grad()
             try:
                 for sample in samples:
                     for name, term in backward(self.model, sample.to(device), self.stage).items():

@@ -1,4 +1,4 @@
-"""The optimiser: what decays, how the learning rate runs, and the averaged weights."""
+"""The optimizer: what decays, how the learning rate runs, and the averaged weights."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sfumato.training.config import Stage, TrainSettings
+from sfumato.training.settings import Stage, TrainSettings
 
 
-def optimiser(model: nn.Module, settings: TrainSettings, lr: float) -> torch.optim.AdamW:
+def optimizer(model: nn.Module, settings: TrainSettings, lr: float) -> torch.optim.AdamW:
     """Return AdamW in which only the weights of linear maps decay.
 
     Args:

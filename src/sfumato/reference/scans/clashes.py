@@ -110,7 +110,7 @@ def moving_clashes(
     """Find the worst approach of a pair of atoms of which one moves and one stays.
 
     Only pairs whose distance changes count: a C=O bond, shorter than 0.9 times its radii sum at rest, forbids
-    no rotation around it, and neither do the neighbours of the axis.
+    no rotation around it, and neither do the neighbors of the axis.
 
     Args:
         system: the structure at rest, its images laid out as in the frames.

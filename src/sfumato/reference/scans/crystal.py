@@ -28,13 +28,13 @@ SHORTEST = 0.3
 
 @dataclass(frozen=True, eq=False)
 class _Pull:
-    """Atom k, and what moves with it, on the line from its neighbour j.
+    """Atom k, and what moves with it, on the line from its neighbor j.
 
     Args:
-        rest: the structure, images laid out so that j and k are neighbours but for `shift`.
-        j: the neighbour that stays.
+        rest: the structure, images laid out so that j and k are neighbors but for `shift`.
+        j: the neighbor that stays.
         k: the atom that moves.
-        bond: (3,) Å, from the neighbouring image of j to k.
+        bond: (3,) Å, from the neighboring image of j to k.
         moving: (N,) the atoms that move.
     """
 
@@ -49,7 +49,7 @@ def crystal_candidates(system: System, net: Network, frames: int) -> list[Candid
     """List the bond and site scans of a periodic structure.
 
     A bond whose removal frees a finite group of at least two atoms from at least two others is stretched by
-    moving that group, of two groups the smaller. Besides, every atom that has a neighbour is moved out of
+    moving that group, of two groups the smaller. Besides, every atom that has a neighbor is moved out of
     its site along its shortest bond, in units of radii sums. Of bonds, or sites, of the same elements and
     the same length to 0.01 Å the first stands for all.
 

@@ -71,7 +71,7 @@ def measured(scan: Scan) -> Floats:
     """Return the coordinate of a scan as its positions have it.
 
     Args:
-        scan: in a crystal the images of `atoms` must be the neighbouring ones, as `candidates` lays them out.
+        scan: in a crystal the images of `atoms` must be the neighboring ones, as `candidates` lays them out.
 
     Returns:
         (F,) Å: the bond length; r·θ of an angle, r the length of its second bond; ρ·φ of a torsion, ρ the

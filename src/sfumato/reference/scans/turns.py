@@ -53,7 +53,7 @@ def turned(positions: Floats, moving: Bools, pivot: ArrayLike, axis: ArrayLike, 
 def angle_candidates(system: System, net: Network, frames: int) -> list[Candidate]:
     """List the angles i–j–k at heavy atoms j whose bond j–k divides the structure, so that k's side can bend.
 
-    For each such bond i is the heaviest other neighbour of j, of equals the lowest; an angle that two bonds
+    For each such bond i is the heaviest other neighbor of j, of equals the lowest; an angle that two bonds
     give is scanned once, with the smaller side moving, and of several single atoms of one element on one j
     only the lowest moves. A single atom may bend, hydrogen too: a stretched bond isolates it, no angle does.
     In a crystal the first of several angles of the same elements and value to 1° stands for all.
@@ -88,7 +88,7 @@ def angle_candidates(system: System, net: Network, frames: int) -> list[Candidat
 def torsion_candidates(system: System, net: Network, frames: int) -> list[Candidate]:
     """List the torsions i–j–k–l around bonds j–k that divide the structure into two sides of several atoms.
 
-    Each bond gives one: i and l are the heaviest neighbours off its line, of equals the lowest. In a crystal
+    Each bond gives one: i and l are the heaviest neighbors off its line, of equals the lowest. In a crystal
     the first of several torsions of the same elements and size to 1° stands for all.
 
     Args:
@@ -113,7 +113,7 @@ class _Turn:
     """An angle or torsion at rest.
 
     Args:
-        rest: the structure, images laid out so that `atoms` are neighbours.
+        rest: the structure, images laid out so that `atoms` are neighbors.
         atoms: of the coordinate; two if nothing makes a torsion.
         moving: (N,) the atoms that turn.
         now: rad, its value.
@@ -142,7 +142,7 @@ def _distinct(system: System, turns: list[_Turn]) -> list[_Turn]:
 
 
 def _ends(system: System, around: list[Link], cut: Cut) -> list[Link]:
-    """Neighbours of j that stay, the heaviest and lowest first; j's own images are no partners."""
+    """Neighbors of j that stay, the heaviest and lowest first; j's own images are no partners."""
     ends = [link for link in around if not cut.side[link.atom] and link.atom != cut.j]
     return sorted(ends, key=lambda link: (-system.numbers[link.atom], link.atom, tuple(link.shift)))
 
@@ -168,7 +168,7 @@ def _twist(system: System, adjacent: list[list[Link]], cut: Cut) -> _Turn:
     firsts = [(first, at) for first, at in firsts if not _in_line(at.positions[[first, j, k]])]
     pair = _listed(system, [j, k])
     if not (firsts and lasts):
-        told = f"linear: atoms {pair} have no neighbours off their line on both sides"
+        told = f"linear: atoms {pair} have no neighbors off their line on both sides"
         return _Turn(rest, [j, k], cut.side, 0.0, told)
     first, rest = firsts[0]
     points = rest.positions[[first, j, k, lasts[0]]]

@@ -1,0 +1,1 @@
+"""Campaigns that make reference data: structures in, labeled structures and scans out."""

@@ -1,0 +1,84 @@
+"""Label any structures at a level of theory: structures in, extended XYZ out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sfumato.campaigns import campaign
+from sfumato.campaigns.campaign import HERE
+from sfumato.execution.pool import Executor
+from sfumato.execution.records import decode
+from sfumato.execution.runner import Watch
+from sfumato.io import Exclusion, Molecule, write_systems
+from sfumato.potentials.engines import Engine
+from sfumato.systems import Prediction
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """What came of a list of structures.
+
+    Args:
+        count: how many were labeled and written.
+        failed: the others, with the reason.
+    """
+
+    count: int
+    failed: tuple[Exclusion, ...]
+
+
+def label_structures(
+    molecules: Sequence[Molecule],
+    engine: Engine,
+    path: Path,
+    *,
+    store: Path,
+    executor: Executor = HERE,
+    retry_failed: bool = False,
+    watch: AbstractContextManager[Watch] | None = None,
+) -> Labeled:
+    """Label structures and write those that could be labeled, continuing an interrupted campaign.
+
+    Args:
+        molecules: structures with names, molecules or crystals.
+        engine: the level of theory; it must pass its self-test.
+        path: the extended XYZ file to write: energy (eV), forces (eV/Å), name, SMILES and level.
+        store: folder of the labels, which several campaigns may share.
+        executor: processes here or pilot jobs.
+        retry_failed: label again what failed before.
+        watch: context manager that yields a callback for progress.
+
+    Returns:
+        How many structures are in the file, and why the others are not. Nothing is written where none is.
+
+    Raises:
+        ValueError: the engine fails its self-test, or the store is of another engine.
+        OSError: the disk is full; every finished label is kept.
+        Stopped: on Ctrl-C or SIGTERM; call again to continue.
+    """
+    with watch or nullcontext(lambda tally: None) as callback:
+        records = campaign.label(
+            [molecule.system for molecule in molecules],
+            engine,
+            store,
+            executor=executor,
+            watch=callback,
+            retry_failed=retry_failed,
+        )
+    pairs = list(zip(molecules, records, strict=True))
+    good = [(molecule, record) for molecule, record in pairs if record["status"] == "ok"]
+    rejected = getattr(molecules, "rejected", ())
+    failed = [Exclusion(m.name, record["reason"]) for m, record in pairs if record["status"] != "ok"]
+    if good:
+        prediction = Prediction(
+            energy=np.array([record["energy"] for _, record in good]),
+            forces=np.concatenate([decode(record["forces"]) for _, record in good]),
+        )
+        words = [{"name": m.name, "smiles": m.smiles, "level": engine.level} for m, _ in good]
+        write_systems(path, [molecule.system for molecule, _ in good], prediction, words)
+    return Labeled(len(good), (*rejected, *failed))

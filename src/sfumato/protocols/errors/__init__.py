@@ -1,0 +1,1 @@
+"""Errors of energies and forces on labeled structures."""

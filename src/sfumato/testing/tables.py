@@ -1,0 +1,93 @@
+"""The contract's results as tables for a terminal 80 columns wide."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sfumato.commands.progress import duration
+from sfumato.report.tables import number
+
+if TYPE_CHECKING:
+    from sfumato.testing import ContractReport, Result
+
+
+def contract_table(report: ContractReport, reasons: bool = True) -> RenderableType:
+    """Return what was checked, what was found against which tolerance, and why that tolerance.
+
+    Args:
+        report: of one potential.
+        reasons: also what each check means and where its tolerance comes from.
+    """
+    facts = f"{report.evaluations} evaluations in {duration(report.seconds)}"
+    head = Text(f"{report.potential}: contract · {facts}\n", style="bold")
+    parts: list[RenderableType] = [head, _results(report)]
+    if reasons:
+        parts += [Text(), _reasons(report)]
+    return Group(*parts, verdict(report))
+
+
+def verdict(report: ContractReport) -> Text:
+    """Return one line: whether the contract holds, and which required checks are broken or were not made."""
+    left = ", ".join(result.name for result in report.not_applicable)
+    rest = f"; not applicable: {left}" if left else ""
+    if report.passed:
+        return Text(f"\n{report.potential} keeps the contract{rest}", style="bold green")
+    names = ", ".join(result.name for result in report.broken)
+    return Text(f"\n{report.potential} breaks the contract: {names}{rest}", style="bold red")
+
+
+def _results(report: ContractReport) -> Table:
+    table = _table()
+    table.add_column("", no_wrap=True)
+    table.add_column("check", no_wrap=True)
+    table.add_column("measured", justify="right", no_wrap=True)
+    table.add_column("tolerance", no_wrap=True)
+    table.add_column("where", overflow="fold")
+    for result in report.results:
+        table.add_row(_mark(result), Text(result.name), *_numbers(result), Text(result.where))
+    table.caption = (
+        "The measured value nearest to its tolerance, or farthest beyond it. 'note': not as it should be, "
+        "but reported only; 'n/a': makes no sense for this potential."
+    )
+    return table
+
+
+def _reasons(report: ContractReport) -> Table:
+    groups: dict[str, list[Result]] = {}
+    for result in report.results:
+        groups.setdefault(result.reason, []).append(result)
+    table = _table()
+    table.add_column("what is checked", overflow="fold", ratio=1)
+    table.add_column("its tolerance, and why", overflow="fold", ratio=1)
+    for reason, results in groups.items():
+        lines = [Text.assemble((result.name, "bold"), f": {result.meaning}") for result in results]
+        table.add_row(Text("\n").join(lines), Text(reason))
+        table.add_section()
+    return table
+
+
+def _mark(result: Result) -> Text:
+    if result.status == "passed":
+        return Text("pass", style="green")
+    if result.status == "not applicable":
+        return Text("n/a", style="dim")
+    return Text("FAIL", style="bold red") if result.required else Text("note", style="yellow")
+
+
+def _numbers(result: Result) -> tuple[str, str]:
+    """Return measured value and tolerance with unit; empty where there is none."""
+    if math.isnan(result.tolerance):
+        return "", ""
+    return number(result.measured), f"{number(result.tolerance)} {result.unit}".strip()
+
+
+def _table() -> Table:
+    return Table(
+        caption_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+    )

@@ -1,0 +1,476 @@
+"""A good set passes; every way to spoil it is found and named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from sfumato.datasets.check import FrameReport, check_frames
+from sfumato.datasets.consistency import near_pairs, superposed, work_ratios
+from sfumato.datasets.duplicates import bond_graphs, same
+from sfumato.datasets.energies import AtomEnergies
+from sfumato.datasets.loader import rows_of
+from sfumato.datasets.sources import GPA
+from sfumato.datasets.summary import summarize
+from sfumato.frames import Category, FrameSet
+from sfumato.io import from_ase, write_frame_set
+from sfumato.models.pair import LennardJones, Morse, PairPotential
+from sfumato.systems import Batch, Floats, Prediction, System
+from sfumato.units import BOHR, HARTREE, HARTREE_PER_BOHR, KCAL_PER_MOL
+
+ATOMS = {1: -13.6, 6: -1029.5, 7: -1485.0, 8: -2042.0}
+"""eV, about the total energies of the atoms."""
+
+NAMES = ("CH4", "CH3OH", "H3CNH2", "C2H6", "NH3", "H2O")
+SPLITS = ("train", "train", "train", "train", "val", "test")
+MOLECULES = PairPotential("morse", Morse(4.0, 1.8), cutoff=8.0)
+ARGON = PairPotential("lj", LennardJones(0.1), cutoff=5.0, switch_from=4.0)
+
+
+def of(batch: Batch, labels: Prediction, words: list[str], split: list[str], **facts: Any) -> FrameSet:
+    found: dict[str, Any] = {"name": "made", "level": "none", "licence": "none", "source": ""}
+    return FrameSet(
+        batch=batch,
+        labels=labels,
+        molecule=Category.of(words),
+        subset=Category.of(["all"] * len(batch)),
+        split=Category.of(split),
+        **{**found, **facts},
+    )
+
+
+def rounded(system: System, positions: Floats, **changes: Any) -> System:
+    return replace(system, positions=np.float32(positions), **changes)
+
+
+@pytest.fixture(scope="module")
+def molecules() -> FrameSet:
+    """Rattled and turned molecules with the energies of a Morse potential and of their atoms."""
+    rng = np.random.default_rng(0)
+    systems, words, split = [], [], []
+    for name, part in zip(NAMES, SPLITS):
+        system = from_ase(molecule(name))
+        for k in range(16):
+            turn = Rotation.random(random_state=k).as_matrix()
+            moved = system.positions + rng.normal(0, 0.04, system.positions.shape)
+            systems.append(rounded(system, moved @ turn.T + rng.normal(0, 1, 3)))
+            words.append(name)
+            split.append(part)
+    batch = Batch.of(systems)
+    labels = MOLECULES.predict(batch)
+    atoms = AtomEnergies(ATOMS, "a table").total(batch)
+    return of(batch, Prediction(labels.energy + atoms, labels.forces), words, split)
+
+
+def crystal(rng: np.random.Generator, strain: float, rattle: float) -> System:
+    """Eight argon-like atoms near fcc, strained at random."""
+    a = 2 * 2.12  # radii touch at 1.06 Å, in the package's pair potentials
+    grid = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]) * 0.71 * a
+    epsilon = rng.normal(0, strain, (3, 3))
+    deform = np.eye(3) + 0.5 * (epsilon + epsilon.T)
+    cell = 0.71 * a * np.eye(3) @ deform
+    x = grid @ deform + rng.normal(0, rattle, grid.shape)
+    return System([18] * 4, np.float32(x), cell, [True] * 3)
+
+
+def crystals(strain: float = 0.01, rattle: float = 0.01, frames: int = 60) -> FrameSet:
+    rng = np.random.default_rng(1)
+    batch = Batch.of([crystal(rng, strain, rattle) for _ in range(frames)])
+    labels = ARGON.predict(batch)
+    words = [f"frame {k}" for k in range(frames)]
+    return of(batch, labels, words, ["train"] * (frames - 8) + ["val"] * 8)
+
+
+def relabeled(frames: FrameSet, energy: float = 1.0, forces: float = 1.0, stress: float = 1.0) -> FrameSet:
+    labels = frames.labels
+    stresses = None if labels.stress is None else labels.stress * stress
+    return replace(frames, labels=Prediction(labels.energy * energy, labels.forces * forces, stresses))
+
+
+def failed(report: FrameReport) -> dict[str, str]:
+    return {s.name: s.hint for s in report.statements if not s.passed}
+
+
+# --- a good set ----------------------------------------------------------------------------------
+
+
+def test_atoms_on_top_of_each_other_are_named_and_the_rest_is_checked(molecules: FrameSet) -> None:
+    batch = replace(molecules.batch, positions=np.zeros_like(molecules.batch.positions))
+    report = check_frames(replace(molecules, batch=batch))
+    assert failed(report)["lengths"] == "atoms lie on top of each other"
+    assert {"clashes", "shared molecules"} <= {s.name for s in report.statements}
+    assert report.as_json()["passed"] is False
+
+
+def test_a_good_set_of_molecules_passes(molecules: FrameSet, tmp_path: Path) -> None:
+    report = check_frames(molecules)
+    assert failed(report) == {}
+    assert {s.name for s in report.statements} >= {"energy unit", "forces and energies", "shared molecules"}
+    assert report.passed
+    report.require()
+    assert report.forces.value == pytest.approx(1.0, abs=0.05)
+    assert report.forces.pairs > 20
+    assert report.labels == {"energy": 96, "forces": 96, "stress": 0}
+    assert report.splits == {"train": 64, "val": 16, "test": 16}
+    assert report.elements == ("H", "C", "N", "O")
+    assert (report.atoms[0], report.atoms[2], report.molecules, report.compositions) == (3, 8, 6, 6)
+    # Fitted to the same molecules, the atoms' energies differ from the table by bond energies alone.
+    assert report.atom_energies.energy[8] == pytest.approx(ATOMS[8], abs=60)
+    json.dumps(report.as_json(), allow_nan=False)
+    write_frame_set(tmp_path / "f.h5", molecules)
+    assert check_frames(tmp_path / "f.h5").as_json() == report.as_json()
+
+
+def test_a_good_set_of_crystals_passes() -> None:
+    report = check_frames(crystals())
+    assert failed(report) == {}
+    assert report.forces.value == pytest.approx(1.0, abs=0.05)
+    assert report.stress.value == pytest.approx(1.0, abs=0.05)
+    assert any("8 of 8 crystals of val and test" in note for note in report.notes)
+
+
+# --- units and signs -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("energy", "forces", "declared", "expected"),
+    [
+        # The factor turns right labels into what lies in the file; the declaration is what was said of it.
+        (1, 1 / HARTREE_PER_BOHR, {}, {"forces and energies": "declared as eV/Å look like hartree/bohr"}),
+        (1, 1 / KCAL_PER_MOL, {}, {"forces and energies": "look like kcal/mol/Å"}),
+        (1, BOHR, {}, {"forces and energies": "look like eV/bohr"}),
+        (1, -1, {}, {"forces and energies": "sign of a gradient"}),
+        (1 / HARTREE, 1, {}, {"energy unit": "declared as eV have the size of all-electron ones in hartree"}),
+        (
+            1 / KCAL_PER_MOL,
+            1 / KCAL_PER_MOL,
+            {},
+            {"energy unit": "in kcal/mol", "forces and energies": "look like kcal/mol/Å"},
+        ),
+        (
+            KCAL_PER_MOL,
+            HARTREE_PER_BOHR / HARTREE_PER_BOHR,
+            {"energy": "kcal/mol", "length": "Å", "forces": "eV/Å"},
+            {"energy unit": "declared as kcal/mol have the size of all-electron ones in eV"},
+        ),
+    ],
+)
+def test_a_wrong_unit_or_sign_is_named(
+    molecules: FrameSet, energy: float, forces: float, declared: dict[str, str], expected: dict[str, str]
+) -> None:
+    spoilt = relabeled(molecules, energy, forces)
+    if declared:
+        spoilt = replace(spoilt, provenance={"declared": {"units": declared}})
+    report = check_frames(spoilt)
+    found = failed(report)
+    found = {name: hint for name, hint in found.items() if name in ("energy unit", "forces and energies")}
+    assert found.keys() == expected.keys()
+    for name, words in expected.items():
+        assert words in found[name]
+    with pytest.raises(ValueError, match="not fit to train on"):
+        report.require()
+
+
+@pytest.mark.parametrize(("factor", "likely"), [(1 / BOHR, "bohr"), (0.1, "nm")])
+def test_lengths_in_another_unit_are_named(molecules: FrameSet, factor: float, likely: str) -> None:
+    x = np.float32(molecules.batch.positions * factor)
+    report = check_frames(replace(molecules, batch=replace(molecules.batch, positions=x)))
+    assert f"lengths declared as Å look like {likely}" in failed(report)["lengths"]
+
+
+def test_energies_that_are_no_all_electron_ones_are_not_judged_by_size(molecules: FrameSet) -> None:
+    atoms = AtomEnergies(ATOMS, "a table").total(molecules.batch)
+    labels = Prediction(molecules.labels.energy - atoms, molecules.labels.forces)
+    report = check_frames(replace(molecules, labels=labels))
+    assert report.passed
+    assert "energy unit" not in {s.name for s in report.statements}
+    assert any(
+        "do not tell their unit" in note or "does not tell their unit" in note for note in report.notes
+    )
+
+
+def test_the_size_of_one_composition_is_a_hint_not_a_proof(molecules: FrameSet) -> None:
+    methane = relabeled(molecules, 1 / HARTREE, 1 / HARTREE).take(np.arange(16))
+    report = check_frames(methane)
+    assert report.passed
+    assert any("all-electron ones in hartree, or of others by chance" in note for note in report.notes)
+    # Forces that contradict the energies make it one.
+    found = failed(check_frames(relabeled(molecules, 1 / HARTREE).take(np.arange(16))))
+    assert "all-electron ones in hartree" in found["energy unit"]
+
+
+def test_units_declared_by_another_name_are_understood(molecules: FrameSet) -> None:
+    spoilt = relabeled(molecules, forces=1 / HARTREE_PER_BOHR)
+    declared = {"declared": {"units": {"energy": "eV", "length": "angstrom", "forces": "eV/angstrom"}}}
+    found = failed(check_frames(replace(spoilt, provenance=declared)))
+    assert "declared as eV/angstrom look like hartree/bohr" in found["forces and energies"]
+
+
+def test_what_cannot_be_tested_is_a_note(molecules: FrameSet) -> None:
+    report = check_frames(molecules.take(np.arange(0, 96, 16)))  # one frame of each
+    assert report.passed
+    assert "forces and energies" not in {s.name for s in report.statements}
+    assert any("do not tell whether forces and energies" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [(-1.0, "opposite"), (10.0, "another unit"), (0.1, "another unit"), (1 / GPA, "another")],
+)
+def test_a_wrong_stress_is_named(factor: float, words: str) -> None:
+    report = check_frames(relabeled(crystals(), stress=factor))
+    assert words in failed(report)["stress and energies"]
+    assert report.stress.value == pytest.approx(1 / factor, rel=0.1)
+
+
+def test_stress_components_in_the_wrong_order_are_named() -> None:
+    frames = crystals(strain=0.02, rattle=0.0)
+    stress = frames.labels.stress
+    assert stress is not None
+    wrong = stress.copy()  # xy yz zx read as yz zx xy
+    for (a, b), (c, d) in (((1, 2), (0, 1)), ((0, 2), (1, 2)), ((0, 1), (0, 2))):
+        wrong[:, a, b] = wrong[:, b, a] = stress[:, c, d]
+    labels = Prediction(frames.labels.energy, frames.labels.forces, wrong)
+    found = failed(check_frames(replace(frames, labels=labels)))
+    assert "order of the six numbers" in found["stress components"]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_without_strained_pairs_the_sign_of_the_stress_follows_the_volume(sign: int) -> None:
+    rng = np.random.default_rng(2)
+    base = crystal(rng, 0.0, 0.0)
+    systems = []
+    for scale in np.linspace(0.9, 1.15, 14):
+        x = base.positions * scale + rng.normal(0, 0.25, (4, 3))  # too far apart to be compared
+        systems.append(rounded(base, x, cell=base.cell * scale))
+    batch = Batch.of(systems)
+    labels = ARGON.predict(batch)
+    assert labels.stress is not None
+    smooth = Prediction(labels.energy, labels.forces * 0, sign * labels.stress)
+    words = [str(k) for k in range(14)]
+    report = check_frames(of(batch, smooth, words, ["train"] * 14))
+    assert any("the sign is tested, the unit is not" in note for note in report.notes)
+    assert ("stress sign" in failed(report)) == (sign < 0)
+
+
+# --- single frames that spoil a set --------------------------------------------------------------
+
+
+def test_another_zero_of_energy_is_found(molecules: FrameSet) -> None:
+    energy = molecules.labels.energy.copy()
+    energy[20] += 1000.0
+    report = check_frames(replace(molecules, labels=Prediction(energy, molecules.labels.forces)))
+    assert "energy outliers" in failed(report)
+
+
+@pytest.mark.parametrize(
+    ("atom", "force", "name"),
+    [(slice(0, 2), [[60, 0, 0], [-60, 0, 0]], "large forces"), (slice(0, 1), [[0, 0, 0]], "net force")],
+)
+def test_a_wrong_force_is_found(molecules: FrameSet, atom: slice, force: Any, name: str) -> None:
+    forces = molecules.labels.forces.copy()
+    forces[atom] = force
+    report = check_frames(replace(molecules, labels=Prediction(molecules.labels.energy, forces)))
+    (statement,) = [s for s in report.statements if s.name == name]
+    assert not statement.passed
+    assert statement.where == "frame 0 (CH4)"
+
+
+def test_atoms_in_one_place_are_found(molecules: FrameSet) -> None:
+    x = molecules.batch.positions.copy()
+    x[1] = x[0] + [0.25, 0, 0]
+    report = check_frames(replace(molecules, batch=replace(molecules.batch, positions=x.astype(np.float32))))
+    assert "in 1 frames atoms are closer" in failed(report)["clashes"]
+
+
+def test_atoms_in_one_place_across_the_boundary_of_a_cell_are_found() -> None:
+    frames = crystals()
+    x = frames.batch.positions.copy()
+    first = next(iter(frames.batch))
+    x[1] = np.float32(x[0] + first.cell[0] + [0.2, 0, 0])
+    report = check_frames(replace(frames, batch=replace(frames.batch, positions=np.float32(x))))
+    (clash,) = [s for s in report.statements if s.name == "clashes"]
+    assert (clash.value, clash.where) == (1, "frame 0 (frame 0)")
+
+
+# --- duplicates ----------------------------------------------------------------------------------
+
+
+def with_one_more(
+    frames: FrameSet, system: System, word: str, split: str, energy: float | None = None
+) -> FrameSet:
+    one = Batch.of([system])
+    labels = MOLECULES.predict(one)
+    value = labels.energy + AtomEnergies(ATOMS, "").total(one) if energy is None else [energy]
+    return of(
+        Batch.of([*frames.batch, system]),
+        Prediction(
+            np.append(frames.labels.energy, value), np.concatenate([frames.labels.forces, labels.forces])
+        ),
+        [*frames.molecule, word],
+        [*frames.split, split],
+    )
+
+
+def test_a_turned_copy_is_found_and_a_mirrored_one_is_not(molecules: FrameSet) -> None:
+    first = list(molecules.batch)[16]  # rattled methanol, which has no mirror plane
+    turn = Rotation.random(random_state=1).as_matrix()
+    copy = rounded(first, first.positions @ turn.T + [1, 2, 3])
+    report = check_frames(with_one_more(molecules, copy, "again", "train"))
+    assert report.repeated == ((16, 96),)
+    assert "1 frames repeat" in failed(report)["duplicates"]
+    mirrored = rounded(first, first.positions * [1, 1, -1])
+    assert check_frames(with_one_more(molecules, mirrored, "again", "train")).repeated == ()
+
+
+def test_the_two_splits_of_a_run_are_compared_whatever_they_are_called(molecules: FrameSet) -> None:
+    copied = with_one_more(molecules, next(iter(molecules.batch)), "CH4 again", "val")  # of train
+    shared = {"shared structures", "shared molecules"}
+    assert shared <= failed(check_frames(copied)).keys()
+    assert not shared & failed(check_frames(copied, train="val", validation="test")).keys()
+    report = check_frames(copied, train="val", validation="train")
+    assert "1 structures are in two splits" in failed(report)["shared structures"]
+    hint = failed(report)["shared molecules"]
+    assert hint == "16 of 80 frames of train and test are of molecules that val has too"
+    assert "shared molecules" not in failed(check_frames(copied, validation=None))
+
+
+def test_the_same_structure_with_another_energy_or_in_another_split_is_named(molecules: FrameSet) -> None:
+    first = list(molecules.batch)[16]
+    found = failed(check_frames(with_one_more(molecules, first, "again", "test", energy=-1.0)))
+    assert "are levels of theory mixed?" in found["duplicates"]
+    assert "1 structures are in two splits" in found["shared structures"]
+    assert "1 of 33 frames of val and test are of molecules that train has" in found["shared molecules"]
+
+
+def test_a_crystal_is_the_same_after_turning_shifting_and_wrapping() -> None:
+    rng = np.random.default_rng(3)
+    a = crystal(rng, 0.02, 0.1)
+    turn = Rotation.random(random_state=1).as_matrix()
+    shift = rng.normal(size=3)
+    wrapped = a.positions + shift + rng.integers(-2, 3, (4, 3)) @ a.cell
+    b = rounded(a, wrapped @ turn.T, cell=a.cell @ turn.T)
+    assert same(a, b)
+    moved = b.positions.copy()
+    moved[2, 0] += 1e-3
+    assert not same(a, replace(b, positions=moved))
+    assert not same(a, replace(b, cell=b.cell * 1.001))
+    frames = crystals(strain=0.02, rattle=0.1)
+    first = list(frames.batch)[7]
+    copy = rounded(first, (first.positions + shift) @ turn.T, cell=first.cell @ turn.T)
+    batch = Batch.of([*frames.batch, copy])
+    both = of(batch, ARGON.predict(batch), [str(k) for k in range(61)], ["train"] * 61)
+    assert check_frames(both).repeated == ((7, 60),)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0, 3e-4), st.booleans())
+def test_no_duplicate_is_missed_by_its_invariants(seed: int, size: float, periodic: bool) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 8))
+    cell = (np.eye(3) * 6 + rng.normal(0, 0.5, (3, 3))) * periodic
+    a = System([6] * n, np.float32(rng.uniform(0, 6, (n, 3))), cell, [periodic] * 3)
+    turn = Rotation.random(random_state=seed).as_matrix()
+    noise = rng.normal(size=(n, 3))
+    noise *= size / np.linalg.norm(noise, axis=1, keepdims=True)
+    b = rounded(a, (a.positions + noise) @ turn.T + rng.normal(size=3), cell=a.cell @ turn.T)
+    batch = Batch.of([a, b])
+    labels = Prediction(np.zeros(2), np.zeros((2 * n, 3)))
+    s = summarize(rows_of(of(batch, labels, ["a", "b"], ["train"] * 2)), AtomEnergies({6: 0.0}, ""))
+    alike = np.abs(s.invariants[0] - s.invariants[1]) <= s.reach[0]
+    if same(a, b):
+        assert alike.all()
+
+
+def test_bonds_tell_isomers_apart_and_conformers_together() -> None:
+    batch = Batch.of(
+        [from_ase(molecule(name)) for name in ("CH3CH2OH", "CH3OCH3", "trans-butane", "isobutane")]
+    )
+    assert len(set(bond_graphs(batch))) == 4
+    rng = np.random.default_rng(0)
+    first = next(iter(batch))
+    rattled = replace(first, positions=first.positions + rng.normal(0, 0.05, first.positions.shape))
+    order = rng.permutation(len(first))
+    shuffled = System(first.numbers[order], first.positions[order])
+    assert len(set(bond_graphs(Batch.of([first, rattled, shuffled])))) == 1
+
+
+def test_the_same_molecule_under_two_names_is_a_leak_and_an_isomer_is_none(molecules: FrameSet) -> None:
+    ether, alcohol = (from_ase(molecule(name)) for name in ("CH3OCH3", "CH3CH2OH"))
+    ether, alcohol = rounded(ether, ether.positions), rounded(alcohol, alcohol.positions)
+    isomers = with_one_more(with_one_more(molecules, ether, "a", "train"), alcohol, "b", "val")
+    assert "shared molecules" not in failed(check_frames(isomers))
+    moved = rounded(ether, ether.positions + np.random.default_rng(0).normal(0, 0.05, ether.positions.shape))
+    report = check_frames(with_one_more(isomers, moved, "c", "val"))
+    assert "1 of 34 frames" in failed(report)["shared molecules"]
+    with pytest.raises(
+        ValueError, match=r"of 34 frames.*\(0\.0294, limit 0\); .*set data\.allow to \[shared molecules\]"
+    ):
+        report.require()
+    report.require(allow=["shared molecules"])
+
+
+# --- the parts -----------------------------------------------------------------------------------
+
+
+def test_superposition_undoes_a_rotation() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(5, 7, 3))
+    a -= a.mean(axis=1, keepdims=True)
+    turns = Rotation.random(5, random_state=0).as_matrix()
+    b = a @ turns
+    np.testing.assert_allclose(b @ superposed(a, b), a, atol=1e-12)
+    mirrored = a * [1, 1, -1]
+    assert np.linalg.det(superposed(a, mirrored)) == pytest.approx(np.ones(5))
+
+
+def harmonic(batch: Batch, reference: Floats, stiffness: Floats) -> Prediction:
+    """A quadratic surface around one structure."""
+    n = reference.size
+    x = batch.positions.reshape(-1, n) - reference.ravel()
+    return Prediction(0.5 * np.einsum("si,ij,sj->s", x, stiffness, x), (-x @ stiffness).reshape(-1, 3))
+
+
+@pytest.mark.parametrize("spoil", [1.0, 51.4, -1.0, 0.02])
+def test_on_a_quadratic_surface_the_ratio_is_exact(spoil: float) -> None:
+    rng = np.random.default_rng(0)
+    reference = 3.0 * np.stack(np.meshgrid(*[[0, 1]] * 3), axis=-1).reshape(-1, 3)
+    root = rng.normal(size=(24, 24))
+    cell = 6.0 * np.eye(3)
+    move = rng.normal(0, 0.05, (40, 8, 3))
+    move -= move.mean(axis=1, keepdims=True)  # no drift, against which the pairs are freed
+    batch = Batch.of([System([18] * 8, np.float32(reference + x), cell, [True] * 3) for x in move])
+    labels = harmonic(batch, reference, root @ root.T)
+    forces = labels.forces.reshape(40, 8, 3)
+    forces = (forces - forces.mean(axis=1, keepdims=True)).reshape(-1, 3)
+    frames = of(batch, Prediction(labels.energy, forces / spoil), [str(k) for k in range(40)], ["train"] * 40)
+    rows = rows_of(frames)
+    pairs = near_pairs(rows, np.zeros(40, dtype=np.int64), rng)
+    ratio, _ = work_ratios(pairs)
+    assert ratio.value == pytest.approx(spoil, rel=1e-3)
+    assert ratio.known
+
+
+def test_a_set_without_frames_is_refused(molecules: FrameSet) -> None:
+    with pytest.raises(ValueError, match="no frames to check"):
+        check_frames(molecules.take([]))
+
+
+def test_frames_without_forces_are_counted_and_not_judged(molecules: FrameSet) -> None:
+    labels = Prediction(molecules.labels.energy, np.full_like(molecules.labels.forces, np.nan))
+    report = check_frames(replace(molecules, labels=labels, absent=("forces",)))
+    assert report.labels["forces"] == 0
+    assert report.passed
+    assert "no frame has forces" in report.notes
+    assert not {"forces and energies", "large forces", "net force"} & {s.name for s in report.statements}
+    assert np.isnan(report.force_scale)
+    assert report.as_json()["force_scale"] is None

@@ -1,0 +1,302 @@
+"""A run that was interrupted goes on to the same bits, or refuses to go on."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+
+import pytest
+import torch
+import yaml
+
+from sfumato.training import checkpoint, loop
+from sfumato.training.distributed import alone
+from sfumato.training.errors import measure
+from sfumato.training.log import Log, read_log
+from sfumato.training.loop import train
+from tests import made_training as made
+
+TIMES = ("seconds", "cpu", "structures_per_second", "reported")
+
+STAGES = (
+    {"name": "pre", "objective": "direct", "denoising": {"share": 0.5}, "epochs": 2, "batch": 4, "lr": 3e-3},
+    {"name": "fine", "steps": 9, "batch": 5, "lr": 3e-3, "warmup": 2},
+)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return made.written(tmp_path / "set.h5")
+
+
+def go(settings, folder, steps=None, **options):
+    """Run, and stop after so many steps of this call."""
+    left = [steps]
+
+    def stop():
+        if left[0] is None:
+            return False
+        left[0] -= 1
+        return left[0] <= 0
+
+    return train(settings, folder, alone(settings), stop=stop, **options)
+
+
+def state(folder):
+    return torch.load(folder / "state.pt", weights_only=True)
+
+
+def same(one, other):
+    """Whether two nested states are equal to the last bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one if k not in TIMES)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return repr(one) == repr(other)  # NaN is NaN
+
+
+def curve(folder):
+    kept = [line for line in read_log(folder) if line["event"] not in ("resume", "stop", "start")]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in kept]
+
+
+@pytest.mark.parametrize("directional", ["angular_bias", "harmonics"])
+def test_interrupted_runs_end_with_the_same_bits(data, tmp_path, directional):
+    """At every place: within an epoch, at its end, at an evaluation, at the end of a stage and after it."""
+    model = made.MODEL | {"directional": directional}
+    settings = made.settings(data, *STAGES, model=model, patience=50)
+    whole = go(settings, tmp_path / "whole")
+    assert whole.finished
+    assert whole.steps == 12 + 9
+    for first in (1, 6, 8, 12, 21):
+        folder = tmp_path / f"at-{first}"
+        stopped = go(settings, folder, steps=first)
+        assert not stopped.finished
+        assert stopped.steps == first
+        assert go(settings, folder).finished
+        assert same(state(tmp_path / "whole"), state(folder)), first
+        assert curve(tmp_path / "whole") == curve(folder), first
+
+
+def test_stopped_again_and_again(data, tmp_path):
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "whole")
+    for _ in range(21):
+        go(settings, tmp_path / "run", steps=1)
+    assert go(settings, tmp_path / "run").finished
+    assert same(state(tmp_path / "whole"), state(tmp_path / "run"))
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(data, tmp_path):
+    """What was logged after it is dropped, and comes again."""
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "whole")
+    go(settings, tmp_path / "run", steps=5)
+    kept = (tmp_path / "run" / "state.pt").read_bytes()
+    go(settings, tmp_path / "run", steps=4)
+    (tmp_path / "run" / "state.pt").write_bytes(kept)  # as if the process had died at step 9
+    with (tmp_path / "run" / "log.jsonl").open("a") as file:
+        file.write('{"event": "train", "ste')
+    assert go(settings, tmp_path / "run").finished
+    assert same(state(tmp_path / "whole"), state(tmp_path / "run"))
+    assert curve(tmp_path / "whole") == curve(tmp_path / "run")
+
+
+def test_the_time_left_is_told_as_if_nothing_had_happened(data, tmp_path):
+    """Speed times time left are the structures left, also in the first line after a break or a stage."""
+    told = []
+    stages = {"name": "one", "epochs": 4, "batch": 4}, {"name": "two", "epochs": 2, "batch": 3}
+    settings = made.settings(data, *stages, log_steps=5)
+    go(settings, tmp_path / "run", steps=13, watch=told.append)
+    assert go(settings, tmp_path / "run", watch=told.append).finished
+    assert [(status.step, round(status.rate * status.seconds_left)) for status in told] == [
+        (5, 4 * 24 - 5 * 4),
+        (10, 4 * 24 - 10 * 4),
+        (15, 4 * 24 - 15 * 4),
+        (20, 4 * 24 - 20 * 4),
+        (24, 0),
+        (25, 2 * 24 - 3),
+        (30, 2 * 24 - 6 * 3),
+        (35, 2 * 24 - 11 * 3),
+        (40, 0),
+    ]
+
+
+def test_a_finished_run_is_left_as_it_is(data, tmp_path):
+    settings = made.settings(data)
+    first = go(settings, tmp_path / "run")
+    before = (tmp_path / "run" / "log.jsonl").read_text()
+    again = go(settings, tmp_path / "run")
+    assert again.finished
+    assert again.steps == first.steps
+    assert again.model == first.model
+    assert (tmp_path / "run" / "log.jsonl").read_text() == before
+
+
+def test_the_test_sees_a_forgotten_state(data, tmp_path, monkeypatch):
+    """Guards the comparisons above: without the moments of the optimizer the bits differ."""
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "whole")
+    go(settings, tmp_path / "run", steps=3)
+    monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", lambda self, state: None)
+    go(settings, tmp_path / "run")
+    assert not same(state(tmp_path / "whole"), state(tmp_path / "run"))
+
+
+def test_other_settings_or_data_are_another_run(data, tmp_path):
+    go(made.settings(data, *STAGES), tmp_path / "run", steps=2)
+    with pytest.raises(ValueError, match="other settings"):
+        go(made.settings(data, *STAGES, seed=1), tmp_path / "run")
+    other = made.written(tmp_path / "other.h5", made.molecules(30, seed=1))
+    with pytest.raises(ValueError, match="other data"):
+        go(made.settings(other, *STAGES), tmp_path / "run")
+
+
+def test_going_on_inexactly_must_be_asked_for(data, tmp_path, monkeypatch):
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "run", steps=2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    with pytest.raises(ValueError, match="now 64"):
+        go(settings, tmp_path / "run")
+    assert go(settings, tmp_path / "run", inexact=True).finished
+
+
+def test_a_damaged_state_is_an_error_and_no_fresh_start(data, tmp_path):
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "run", steps=2)
+    path = tmp_path / "run" / "state.pt"
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match="cannot be read"):
+        go(settings, tmp_path / "run")
+
+
+def test_an_interrupted_write_leaves_the_state_before(data, tmp_path, monkeypatch):
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "run", steps=2)
+    before = (tmp_path / "run" / "state.pt").read_bytes()
+
+    def half(content, file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.save(tmp_path / "run", checkpoint.Place(), {}, {})
+    assert (tmp_path / "run" / "state.pt").read_bytes() == before
+
+
+def test_a_stop_at_an_evaluation_is_written_down_before_it(data, tmp_path, monkeypatch):
+    """Killed in an evaluation, the run goes on with that evaluation, and its log has every line once."""
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "whole")
+    for place in (3, 12, 21):  # within a stage, at the end of one, at the end of the run
+        folder = tmp_path / f"at-{place}"
+        with monkeypatch.context() as patched:
+
+            def killed(*args, place=place, folder=folder):
+                if state(folder)["place"]["total"] == place:
+                    raise KeyboardInterrupt
+                return measure(*args)
+
+            patched.setattr(loop, "measure", killed)
+            with pytest.raises(KeyboardInterrupt):
+                go(settings, folder)
+        assert state(folder)["place"]["total"] == place
+        log = Log(folder, write=True)
+        log.add("validation", place, loss=1.0)  # as if it had been killed after these
+        log.add("train", place, energy=1.0)
+        assert go(settings, folder).finished
+        assert same(state(tmp_path / "whole"), state(folder)), place
+        assert curve(tmp_path / "whole") == curve(folder), place
+
+
+def test_a_folder_without_its_state_is_no_fresh_start(data, tmp_path):
+    settings, folder = made.settings(data, *STAGES), tmp_path / "run"
+    go(settings, folder, steps=4)
+    (folder / "state.pt").unlink()
+    for path in ("model.safetensors", "log.jsonl"):
+        with pytest.raises(ValueError, match=r"not its state \(state\.pt\); choose another folder"):
+            go(settings, folder)
+        (folder / path).unlink()
+    assert go(settings, folder).finished
+
+
+def test_one_run_at_a_time_is_in_a_folder(data, tmp_path):
+    settings, folder = made.settings(data, *STAGES), tmp_path / "run"
+    with (
+        checkpoint.in_use(folder, alone(settings)),
+        pytest.raises(ValueError, match="another process trains in this folder"),
+    ):
+        go(settings, folder)
+    assert go(settings, folder).finished
+
+
+@pytest.mark.parametrize("module", ["sfumato", "numpy"])
+def test_another_version_is_not_exact(data, tmp_path, monkeypatch, module):
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "run", steps=2)
+    monkeypatch.setattr(checkpoint, "version", lambda name: "9.9" if name == module else version(name))
+    with pytest.raises(ValueError, match=f"{module} was '.*', now '9.9'"):
+        go(settings, tmp_path / "run")
+
+
+def test_a_state_of_another_schema_is_refused(data, tmp_path):
+    settings = made.settings(data, *STAGES)
+    go(settings, tmp_path / "run", steps=2)
+    found = state(tmp_path / "run")
+    torch.save(found | {"schema": 99}, tmp_path / "run" / "state.pt")
+    with pytest.raises(ValueError, match="schema 99"):
+        go(settings, tmp_path / "run")
+
+
+def test_the_log_tolerates_one_cut_line_at_its_end_only(tmp_path):
+    log = Log(tmp_path, write=True)
+    for step in range(4):
+        log.add("train", step, loss=0.5)
+    with log.path.open("a") as file:
+        file.write('{"event"')
+    assert [line["step"] for line in read_log(tmp_path)] == [0, 1, 2, 3]
+    log.cut(1)
+    assert [line["step"] for line in read_log(tmp_path)] == [0, 1]
+    log.path.write_text('{"event"\n{"event": "train", "step": 1}\n')
+    with pytest.raises(ValueError, match="line 1"):
+        read_log(tmp_path)
+    with pytest.raises(ValueError, match="not the folder"):
+        read_log(tmp_path / "elsewhere")
+
+
+LAUNCH = """
+import sys
+from sfumato.training.launch import run
+found = run(sys.argv[1], sys.argv[2])
+print("finished" if found.finished else "stopped", found.steps)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_writes_a_checkpoint_and_ends(data, tmp_path, name):
+    settings = made.settings(data, {"name": "s", "steps": 100_000, "batch": 4, "lr": 1e-4}, log_steps=1)
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(json.loads(settings.model_dump_json())))
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, str(config), str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        for _ in range(1200):
+            if (folder / "log.jsonl").exists() and len(read_log(folder)) > 5:
+                break
+            time.sleep(0.1)
+        process.send_signal(getattr(signal, name))
+        said, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    word, steps = said.split()
+    assert word == "stopped"
+    assert process.returncode == 0
+    assert state(folder)["place"]["total"] == int(steps) == read_log(folder)[-1]["step"]
+    assert read_log(folder)[-1]["event"] == "stop"
