@@ -39,7 +39,7 @@ def check(model: str, options: CheckOptions) -> int:
     from rich.console import Console
 
     from sfumato.config import read_settings
-    from sfumato.execution.folder import write_json
+    from sfumato.files import write_json
     from sfumato.potentials.specs import resolve
     from sfumato.testing import Settings
     from sfumato.testing import check as run

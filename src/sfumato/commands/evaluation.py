@@ -51,8 +51,8 @@ class EvalOptions:
 def evaluate(options: EvalOptions) -> int:
     """Measure errors of models on labeled structures; print the tables."""
     from sfumato.config import read_settings
-    from sfumato.execution.folder import write_json
     from sfumato.execution.pool import PoolSettings
+    from sfumato.files import write_json
     from sfumato.protocols.errors.analysis import Settings
     from sfumato.protocols.errors.run import Source, run_eval
     from sfumato.protocols.errors.tables import error_table

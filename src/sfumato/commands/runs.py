@@ -74,8 +74,8 @@ class RunOptions(Selection):
 
 def run_bsct(options: RunOptions) -> int:
     """Evaluate models on bond scans; print the table."""
-    from sfumato.execution.folder import write_json
     from sfumato.execution.pool import PoolSettings
+    from sfumato.files import write_json
 
     result = _run(options, PoolSettings(options.workers, options.threads, options.timeout))
     show_run(result)

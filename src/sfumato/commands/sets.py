@@ -50,7 +50,7 @@ def data_check(name: str, json: Path | None) -> int:
     """Print the quality statements of a data set."""
     from sfumato.commands.data_tables import frames_table, quality_table
     from sfumato.datasets import named as datasets
-    from sfumato.execution.folder import write_json
+    from sfumato.files import write_json
 
     if name not in datasets.DATASETS and Path(name).is_file() and Path(name).suffix in UNPACKED:
         raise ValueError(
