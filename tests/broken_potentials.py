@@ -6,37 +6,48 @@ from dataclasses import replace
 import numpy as np
 
 from sfumato.models.pair import PAIRS, PairPotential
+from sfumato.potentials.potential import Abilities, Potential
 from sfumato.systems import Batch, Prediction
 
 INNER = PAIRS["morse"]
 
 
-class Changed:
+class Changed(Potential):
     """A smooth potential; each structure and its prediction pass through a function.
 
     Args:
         change: of a batch of one and its prediction; None for nothing wrong.
-        attributes: anything else the contract may look at.
+        precisions: what it is in float32 and in float64, for one that offers both.
+        abilities: fields of its `Abilities`.
     """
 
-    chunk = 1
+    name, identity = "changed", "0"
 
-    def __init__(self, change: Callable[[Batch, Prediction], Prediction] | None = None, **attributes):
-        self.name, self.identity, self.change = "changed", "0", change
-        for name, value in attributes.items():
-            setattr(self, name, value)
+    def __init__(
+        self,
+        change: Callable[[Batch, Prediction], Prediction] | None = None,
+        precisions: dict[str, Potential] | None = None,
+        **abilities,
+    ):
+        self.change, self.precisions = change, precisions
+        self.abilities = Abilities(dtypes=tuple(precisions or ()), stress=True, **abilities)
 
-    def predict(self, batch):
+    def compute(self, batch):
         if self.change is None:
-            return INNER.predict(batch)
+            return INNER.compute(batch)
         one_by_one = [batch] if len(batch) == 1 else [Batch.of([system]) for system in batch]
-        found = [self.change(one, INNER.predict(one)) for one in one_by_one]
+        found = [self.change(one, INNER.compute(one)) for one in one_by_one]
         stress = [one.stress for one in found]
         return Prediction(
             np.concatenate([one.energy for one in found]),
             np.concatenate([one.forces for one in found]),
             None if any(tensor is None for tensor in stress) else np.concatenate(stress),
         )
+
+    def to(self, *, device=None, dtype=None):
+        if dtype in self.abilities.dtypes:
+            return self.precisions[dtype]
+        return super().to(device=device, dtype=dtype)
 
 
 def add_energy(amount):
@@ -155,8 +166,8 @@ class Remembers:
 class MixesBatches(Changed):
     """Removes the mean force of the whole batch."""
 
-    def predict(self, batch):
-        found = INNER.predict(batch)
+    def compute(self, batch):
+        found = INNER.compute(batch)
         mean = found.forces.mean(axis=0) if len(batch) > 1 else 0.0
         return replace(found, forces=found.forces - mean + 1e-6 * (len(batch) - 1))
 
@@ -164,29 +175,29 @@ class MixesBatches(Changed):
 class Stretched(Changed):
     """Sees space stretched by a tenth of a percent along x: smooth and conservative, but not isotropic."""
 
-    def predict(self, batch):
+    def compute(self, batch):
         factors = np.array([1.001, 1, 1])
         arrays = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
         arrays |= {"positions": batch.positions * factors, "cell": batch.cell * factors}
-        found = INNER.predict(Batch(**arrays))
+        found = INNER.compute(Batch(**arrays))
         return Prediction(found.energy, found.forces * factors)
 
 
 class ForgivesNonsense(Changed):
     """Replaces positions that are not numbers by zeros."""
 
-    def predict(self, batch):
+    def compute(self, batch):
         arrays = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
-        return INNER.predict(Batch(**(arrays | {"positions": np.nan_to_num(batch.positions)})))
+        return INNER.compute(Batch(**(arrays | {"positions": np.nan_to_num(batch.positions)})))
 
 
 class RefusesPeriodic(Changed):
     """Raises for every structure with a cell."""
 
-    def predict(self, batch):
+    def compute(self, batch):
         if batch.pbc.any():
             raise ValueError("too few neighbors")
-        return INNER.predict(batch)
+        return INNER.compute(batch)
 
 
 class RefusesClusters(Changed):
@@ -196,18 +207,18 @@ class RefusesClusters(Changed):
         super().__init__()
         self.inner = inner
 
-    def predict(self, batch):
+    def compute(self, batch):
         crowded = ~batch.pbc.any(axis=1) & (np.diff(batch.offsets) > 30)
         if crowded.any():
             raise ValueError("too many atoms")
-        return self.inner.predict(batch)
+        return self.inner.compute(batch)
 
 
 class Hollow(Changed):
     """Attractive below 0.15 Å: a hole in the wall."""
 
-    def predict(self, batch):
-        found = INNER.predict(batch)
+    def compute(self, batch):
+        found = INNER.compute(batch)
         if len(batch.numbers) != 2 or batch.pbc.any():
             return found
         r = np.linalg.norm(batch.positions[1] - batch.positions[0])
@@ -226,8 +237,8 @@ class TruncatedForce(PairPotential):
 class Iterative(Changed):
     """Forces inexact by up to 3e-7 eV/Å, with tiny jumps, as from a self-consistent field."""
 
-    def predict(self, batch):
-        found = INNER.predict(batch)
+    def compute(self, batch):
+        found = INNER.compute(batch)
         if batch.pbc.any() or len(batch.numbers) < 2:
             return found
         error = 3e-7 * np.sin(3 * batch.positions) * np.sign(np.sin(7 * batch.positions))
