@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from sfumato.potentials.adapters import BOX, LEGACY_FLAG, InBox, boxed, legacy_torch_load
+from sfumato.potentials.potential import Abilities, Potential
 from sfumato.potentials.specs import resolve
 from sfumato.systems import Batch, Prediction, System
 from tests import SHARED
@@ -42,19 +43,19 @@ def test_a_molecule_longer_than_the_box_allows_and_a_slab_are_refused():
         boxed(System([1], [[0, 0, 0]], np.eye(3), [True, True, False]))
 
 
-class Crystals:
+class Crystals(Potential):
     """Refuses molecules, and says where the atoms are."""
 
-    name, identity, chunk = "crystals", "0" * 64, 7
+    name, identity, abilities = "crystals", "0" * 64, Abilities(batch=7, stress=True)
 
-    def predict(self, batch):
+    def compute(self, batch):
         assert batch.pbc.all()
         return Prediction(batch.cell[:, 0, 0], batch.positions, np.tile(np.eye(3), (len(batch), 1, 1)))
 
 
 def test_the_box_is_for_molecules_only_and_its_stress_is_nobodys():
     potential = InBox(Crystals())
-    assert (potential.name, potential.identity, potential.chunk) == ("crystals", "0" * 64, 7)
+    assert (potential.name, potential.identity, potential.abilities.batch) == ("crystals", "0" * 64, 7)
     mixed = potential.predict(Batch.of([CRYSTAL, MOLECULE]))
     assert mixed.energy.tolist() == [3.0, BOX]
     assert mixed.stress is None
@@ -131,7 +132,7 @@ def test_a_constructor_may_load_pickles_and_print_and_nothing_stays(monkeypatch,
     assert torch.load is original
     assert capsys.readouterr().out == ""
     with pytest.raises(ValueError, match="sevennet-model has no parameters for H, O"):
-        potential.predict(Batch.of([MOLECULE]))
+        potential.predict(Batch.of([MOLECULE])).require()
 
 
 def test_a_constructor_that_fails_is_explained_and_nothing_stays(monkeypatch):
