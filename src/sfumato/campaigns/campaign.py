@@ -130,7 +130,7 @@ def sweep(
 
 def _open(store: Path, engine: Engine, subject: Subject, suffix: str = "") -> RecordFile:
     level = engine.level + suffix
-    header = Header(subject.protocol, subject.version, level, subject.identity, provenance())
+    header = Header(subject.job, subject.version, level, subject.identity, provenance())
     return RunFolder(store).open(header)
 
 
@@ -154,7 +154,7 @@ class _Timed:
 
     engine: Engine
 
-    def build(self) -> Callable[[Frame], float]:
+    def build(self, device: str) -> Callable[[Frame], float]:
         self.engine.self_test()
         return lambda frame: self.engine.label(frame.system()).seconds
 

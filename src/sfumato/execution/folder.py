@@ -1,20 +1,26 @@
-"""A run folder: `run.json` says what was asked for, `records/` holds one record file per model."""
+"""A run folder: `run.json` says what was asked for, `records/` holds one record file per model and job."""
 
 from __future__ import annotations
 
+import fcntl
 import json
-import os
 import platform
 import re
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from sfumato.execution.records import Header, RecordFile
+from sfumato.files import write_json
 
 MANIFEST = "run.json"
+SCHEMA = 2
+"""Of manifests. In the first, which had no number, settings belonged to the folder, not to each model."""
+
 PACKAGES = ("sfumato", "numpy", "scipy", "ase", "torch", "tblite", "pyscf", "rdkit")
 
 
@@ -33,62 +39,115 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file that is either the old one or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, path)
-
-
 class RunFolderError(ValueError):
-    """A folder is no run folder, or holds a run of other data."""
+    """A folder is not a run folder, or holds a run of other data."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one protocol on one data set; any number of models."""
+    """The folder of one protocol on one data set; any number of models, each with its own settings."""
 
     path: Path
 
     def manifest(self) -> dict[str, Any]:
-        """Return what was asked for.
+        """Return what was asked for, in today's schema.
 
         Raises:
-            RunFolderError: there is no readable manifest.
+            RunFolderError: there is no readable manifest, or one of a newer version.
         """
+        path = self.path / MANIFEST
         try:
-            manifest: dict[str, Any] = json.loads((self.path / MANIFEST).read_text())
+            manifest = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RunFolderError(f"{self.path}: no {MANIFEST}, so this is not a run folder") from None
-        except ValueError as error:
-            raise RunFolderError(f"{self.path / MANIFEST}: not readable as JSON ({error})") from None
-        return manifest
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunFolderError(f"{path}: not readable as JSON ({error})") from None
+        _require_form(manifest, path)
+        return upgraded(manifest)
 
-    def begin(self, manifest: dict[str, Any]) -> None:
+    def begin(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest, keeping the models of earlier calls.
+
+        Processes that begin at once do so one after the other, and none loses another's models.
 
         Raises:
             RunFolderError: the folder holds another protocol or other data.
         """
-        if (self.path / MANIFEST).exists():
-            found = self.manifest()
-            for what in ("protocol", "version", "data"):
-                if _identity(found.get(what)) != _identity(manifest[what]):
-                    raise RunFolderError(
-                        f"{self.path} holds a run of another {what} ({_word(found.get(what))}, not "
-                        f"{_word(manifest[what])}). Choose another --out."
-                    )
-            manifest = manifest | {"models": found["models"] | manifest["models"]}
-        write_json(self.path / MANIFEST, manifest)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            if (self.path / MANIFEST).exists():
+                before = self.manifest()
+                for what in ("protocol", "version", "data"):
+                    if _identity(before[what]) != _identity(manifest[what]):
+                        raise RunFolderError(
+                            f"{self.path} holds a run of another {what} ({_word(before[what])}, not "
+                            f"{_word(manifest[what])}). Choose another --out."
+                        )
+                manifest = dict(manifest) | {"models": before["models"] | manifest["models"]}
+            write_json(self.path / MANIFEST, {"schema": SCHEMA, **manifest})
 
-    def record_path(self, model: str) -> Path:
-        """Return where a model's records are."""
-        return self.path / "records" / (re.sub(r"[^\w.+-]+", "_", model) + ".jsonl")
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with (self.path / f".{MANIFEST}.lock").open("w") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
-    def open(self, header: Header) -> RecordFile:
-        """Open a model's record file for appending."""
-        return RecordFile(self.record_path(header.subject), header)
+    def record_path(self, model: str, job: str) -> Path:
+        """Return where a model's records of a job are."""
+        return self.path / "records" / f"{_safe(model)}.{job}.jsonl"
+
+    def old_record_path(self, model: str) -> Path:
+        """Return where version 0.1.0 kept a model's records."""
+        return self.path / "records" / f"{_safe(model)}.jsonl"
+
+    def siblings(self, job: str) -> list[Path]:
+        """Return the record files of a job in the run folders beside this one."""
+        own = self.path.resolve()
+        beside = sorted(own.parent.glob(f"*/records/*.{job}.jsonl"))
+        return [path for path in beside if path.parent.parent != own]
+
+    def open(self, header: Header, fresh: bool = False) -> RecordFile:
+        """Open the record file of a model and job for appending; `fresh` sets an earlier one aside."""
+        return RecordFile(self.record_path(header.subject, header.job), header, fresh=fresh)
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", name)
+
+
+def _require_form(manifest: Any, path: Path) -> None:
+    """Raise unless a manifest has the parts that everything relies on."""
+    kinds = {"protocol": str, "version": int, "data": dict, "models": dict, "provenance": dict}
+    sound = isinstance(manifest, dict) and all(isinstance(manifest.get(k), t) for k, t in kinds.items())
+    if not sound or not all(isinstance(entry, dict) for entry in manifest["models"].values()):
+        raise RunFolderError(f"{path}: damaged: it lacks protocol, version, data, models or provenance")
+    schema = manifest.get("schema", 1)
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise RunFolderError(
+            f"{path}: was written by a newer Sfumato (schema {schema}; this one reads up to {SCHEMA}); "
+            "update with: pip install --upgrade sfumato"
+        )
+
+
+RENAMED = {"eval": "errors"}
+"""Protocols that had another name in version 0.1.0."""
+
+OF_THE_FOLDER = ("limit_per_bond", "limit_per_subset", "split", "source")
+"""Settings that version 0.1.0 kept beside its settings."""
+
+
+def upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest of version 0.1.0 in today's schema, where settings belong to each model."""
+    if "schema" in manifest:
+        return manifest
+    kept = {key: value for key, value in manifest.items() if key not in ("settings", *OF_THE_FOLDER)}
+    settings = manifest.get("settings", {}) | {key: manifest[key] for key in OF_THE_FOLDER if key in manifest}
+    models = {
+        name: {"settings": settings, "old": True} | entry for name, entry in manifest["models"].items()
+    }
+    name = RENAMED.get(manifest["protocol"], manifest["protocol"])
+    return {**kept, "schema": SCHEMA, "protocol": name, "models": models}
 
 
 def _identity(value: Any) -> Any:

@@ -56,9 +56,9 @@ def frames_of(scan: Scan, positions: Floats | None = None) -> list[Frame]:
 
 @dataclass(frozen=True)
 class Subject:
-    """Whose results these are: protocol, its version, and the hash of the model or engine."""
+    """Whose results these are: the job, its version, and the hash of the potential."""
 
-    protocol: str
+    job: str
     version: int
     identity: str
 
@@ -88,7 +88,7 @@ class Subject:
             yield Item(key, frame)
 
     def _head(self, frame: Frame | Scan) -> Any:
-        words = (self.protocol, self.version, self.identity, frame.charge, frame.multiplicity)
+        words = (self.job, self.version, self.identity, frame.charge, frame.multiplicity)
         head = hashlib.sha256("/".join(map(str, words)).encode())
         head.update(_bytes(frame.numbers, "<i8"))
         if frame.pbc.any():

@@ -34,7 +34,7 @@ class EngineJob:
     def __post_init__(self) -> None:
         object.__setattr__(self, "identity", self.engine.identity)
 
-    def build(self) -> Callable[[Chunk], list[Record]]:
+    def build(self, device: str) -> Callable[[Chunk], list[Record]]:
         """Return the function that works on a chunk.
 
         Raises:

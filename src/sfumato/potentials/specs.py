@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import inspect
-import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from sfumato.potentials.adopted import adopted, is_potential
 from sfumato.potentials.ase import FromASE
 from sfumato.potentials.devices import DTYPES, require_device
+from sfumato.potentials.factories import call_factory
 from sfumato.potentials.fingerprint import fingerprint
 from sfumato.potentials.potential import SKIN, Abilities, Potential, Session
 from sfumato.systems import Batch, Prediction, digest
@@ -219,7 +213,7 @@ def _resolve(spec: str, device: str, dtype: str) -> Potential:
     if not colon or not tail:
         hint = "add :factory, the name of a function in it" if spec.endswith(".py") else nearest(spec, NAMED)
         raise ValueError(f"unknown model {spec!r}; {hint}")
-    return _from_factory(spec, head, tail, {"device": device, "dtype": dtype})
+    return _from_factory(spec, device, dtype)
 
 
 def _from_run(folder: str) -> Potential:
@@ -266,98 +260,13 @@ class FromFactory(Potential):
         return self.made.session(batch, skin)
 
 
-def _from_factory(spec: str, module_name: str, factory_name: str, where: Mapping[str, str]) -> Potential:
-    is_file = module_name.endswith(".py")
-    path = Path(module_name).expanduser().resolve()
-    if is_file and not path.is_file():
-        raise ValueError(f"model {spec!r}: there is no file {module_name}")
-    with _importable(path.parent if is_file else Path.cwd()):
-        module, source = _load(spec, path if is_file else module_name)
-        factory = getattr(module, factory_name, None)
-        if not callable(factory):
-            functions = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-            raise ValueError(
-                f"model {spec!r}: no function {factory_name!r}; {nearest(factory_name, functions)}"
-            )
-        wishes = _wishes(factory, where)
-        try:
-            made = factory(**wishes)
-        except Exception as error:
-            raise ValueError(
-                f"model {spec!r}: {factory_name}() raised {type(error).__name__}: {error}"
-            ) from error
-    name, source = _short_name(module_name, factory_name), digest([source, factory_name])
-    potential = _potential(made, name, source, wishes.get("device", "cpu"))
-    if potential is None:
-        what = f"the class {made.__name__}" if isinstance(made, type) else f"a {type(made).__name__}"
-        raise ValueError(
-            f"model {spec!r}: {factory_name}() returned {what}; return an ASE calculator or a Potential"
-        )
-    return _on(potential, where["device"])
-
-
-def _wishes(factory: Callable[..., Any], where: Mapping[str, str]) -> dict[str, str]:
-    """Return what of device and precision was asked for and the factory takes."""
-    try:
-        takes = inspect.signature(factory).parameters
-    except (TypeError, ValueError):  # a callable of C has none
-        return {}
-    return {key: value for key, value in where.items() if value and key in takes}
-
-
-def _potential(made: object, name: str, source: str, device: str) -> Potential | None:
-    """Return what a factory returned as a potential; None if it is neither that nor a calculator."""
-    if is_potential(made):
-        return FromFactory(adopted(made), source)
-    if isinstance(made, type):
-        return None
-    if hasattr(made, "get_potential_energy") or hasattr(made, "calculate"):
-        return FromASE(made, name, digest([source, fingerprint(made)]), device=device)
-    return None
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let a user's file import its neighbors, as it could if Python ran it; only inside this block."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        with suppress(ValueError):
-            sys.path.remove(str(folder))
-
-
-def _load(spec: str, where: Path | str) -> tuple[ModuleType, str]:
-    """Import the user's module, and return it with its source text."""
-    try:
-        if isinstance(where, str):
-            module = importlib.import_module(where)
-            path = Path(module.__file__ or "")
-            return module, path.read_text(encoding="utf-8") if path.suffix == ".py" else ""
-        return _load_file(where)
-    except ModuleNotFoundError as error:
-        unknown = error.name is not None and str(where).startswith(error.name)
-        hint = f" ({nearest(error.name or '', NAMED)})" if unknown else ""
-        raise ValueError(f"model {spec!r}: {error}{hint}") from error
-    except Exception as error:
-        raise ValueError(f"model {spec!r}: importing it raised {type(error).__name__}: {error}") from error
-
-
-def _load_file(path: Path) -> tuple[ModuleType, str]:
-    source = path.read_text(encoding="utf-8")
-    name = f"sfumato_user_{path.stem}_{digest([source])[:8]}"
-    found = importlib.util.spec_from_file_location(name, path)
-    assert found is not None
-    assert found.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(found)  # dataclasses look it up there
-    try:
-        found.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module, source
-
-
-def _short_name(module_name: str, factory_name: str) -> str:
-    stem = Path(module_name).stem if module_name.endswith(".py") else module_name.rpartition(".")[2]
-    return re.sub(r"[^\w.+-]", "_", f"{stem}-{factory_name}")
+def _from_factory(spec: str, device: str, dtype: str) -> Potential:
+    made = call_factory(spec, device=device, dtype=dtype)
+    if is_potential(made.thing):
+        return _on(FromFactory(adopted(made.thing), made.source), device)
+    if isinstance(made.thing, type) or not (
+        hasattr(made.thing, "get_potential_energy") or hasattr(made.thing, "calculate")
+    ):
+        raise ValueError(f"model {spec!r}: {made.what}; return an ASE calculator or a Potential")
+    identity = digest([made.source, fingerprint(made.thing)])
+    return _on(FromASE(made.thing, made.name, identity, device=made.wishes.get("device", "cpu")), device)

@@ -1,75 +1,55 @@
-"""Run a protocol on models and data: one folder, one record file per model, resumable at any time."""
+"""Run any protocol on models and data: one folder, record files of each model, resumable at any time."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
-from sfumato.datasets import named as datasets
+from sfumato.config import read_settings
 from sfumato.execution.folder import RunFolder, RunFolderError, provenance
-from sfumato.execution.pool import PoolSettings
-from sfumato.execution.records import read_records
+from sfumato.execution.runner import Item
+from sfumato.jobs.job import Job, Task
+from sfumato.jobs.models import Model, resolved
+from sfumato.jobs.perform import Way, by_job, perform, recorded
 from sfumato.potentials.potential import Potential
-from sfumato.protocols.bsct import analysis as bsct
-from sfumato.protocols.models import Model, Watcher, Way, evaluated, manifest_of, recorded, resolved
-from sfumato.systems import Batch, Scan, ScanSet
+from sfumato.potentials.specs import ModelSpec
+from sfumato.protocols.protocol import Protocol, Run
+from sfumato.protocols.table import find_protocol
+
+Models = Sequence[str | ModelSpec | Potential]
+Asked = BaseModel | Mapping[str, Any] | None
 
 
-@dataclass(frozen=True, eq=False)
-class BsctRun:
-    """Everything a reader of a run needs: the reference, every model's result, and what was asked for."""
-
-    scan_set: ScanSet
-    models: dict[str, bsct.ModelResult]
-    settings: bsct.Settings
-    manifest: dict[str, Any]
-    folder: Path
-
-    @property
-    def complete(self) -> bool:
-        """Whether every scan of every model came out ok."""
-        return all(n == total for n, total in (model.coverage for model in self.models.values()))
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the result file."""
-        return {
-            "models": {name: model.as_json() for name, model in self.models.items()},
-            "settings": self.settings.model_dump()
-            | {"protocol": bsct.NAME, "version": bsct.VERSION, "fsd_name": self.settings.fsd.name}
-            | {"limit_per_bond": self.manifest["limit_per_bond"]},
-            "provenance": self.manifest["provenance"] | {"data": self.manifest["data"]},
-        }
-
-
-def run_bsct(
-    models: Sequence[str | Potential],
-    data: str | Path | ScanSet,
+def run(
+    protocol: str | Protocol,
+    models: Models,
+    data: Any = None,
     *,
-    out: Path | None = None,
-    settings: bsct.Settings = bsct.Settings(),  # noqa: B008 (frozen)
-    limit_per_bond: int | None = None,
-    pool: PoolSettings = PoolSettings(workers=0),  # noqa: B008 (frozen)
-    retry_failed: bool = False,
-    watch: Watcher = lambda name: nullcontext(lambda tally: None),
-) -> BsctRun:
-    """Evaluate models on bond scans, continuing where an earlier run of the same folder stopped.
+    settings: Asked = None,
+    out: str | Path | None = None,
+    way: Way = Way(),  # noqa: B008 (frozen)
+    device: str = "",
+    dtype: str = "",
+) -> Run:
+    """Run a protocol on models, continuing where an earlier run of the same folder stopped.
 
     Args:
-        models: specs ("gfn2-xtb", "file.py:factory", "NAME=SPEC") or Potential objects; an object is
+        protocol: a name of `PROTOCOLS`, "file.py:factory", or a Protocol.
+        models: specs ("gfn2-xtb", "file.py:factory", "NAME=SPEC"), ModelSpecs or Potentials; an object is
             evaluated in this process, a spec also in worker processes.
-        data: a named data set, a path to scans, or a ScanSet.
-        out: the run folder; default "runs/bsct-<data set>".
-        settings: of the test.
-        limit_per_bond: only the first scans of each bond type.
-        pool: workers (0: this process), threads, limits.
-        retry_failed: evaluate again what failed before.
-        watch: given a model's name, a context manager that yields a callback for its progress.
+        data: a named data set, a path, or what the protocol reads of one; None: the protocol's default.
+        settings: of the protocol, for these models; a mapping of those that differ from the defaults.
+        out: the run folder; default "runs/<protocol>-<data set>".
+        way: workers, limits, what to repeat, progress.
+        device: for all models given by a spec; several with commas between, or "cuda" for every GPU.
+        dtype: likewise, "float32" or "float64".
 
     Returns:
         The results of these models, with the data they were measured on.
@@ -78,44 +58,59 @@ def run_bsct(
         ValueError: bad data, model or settings; a folder that holds something else.
         Stopped: on Ctrl-C or SIGTERM; call again to continue.
     """
-    scan_set = datasets.load(data) if isinstance(data, str | Path) else data
-    scans = bsct.select(scan_set, limit_per_bond)
-    chosen = resolved(models)
-    folder = RunFolder(out or default_folder(scan_set))
-    manifest = _manifest(data, scan_set, limit_per_bond, settings, chosen)
+    p = find_protocol(protocol)
+    chosen = resolved(models, device, dtype)
+    data, spec, asked = _data(p, data, settings)
+    folder = RunFolder(Path(out) if out else default_folder(p, data))
+    tasks = list(p.plan(data, asked))
+    manifest = _manifest(p, data, spec, asked, chosen)
     folder.begin(manifest)
-    way = Way(pool, retry_failed, watch)
     results = {}
     for model in chosen:
-        name, identity = model.name, model.potential.identity
-        records = evaluated(folder, manifest, model, list(bsct.plan(scans, identity, settings)), way)
-        results[name] = bsct.analyse(scans, records, name, identity, settings)
-    return BsctRun(scan_set, results, settings, manifest, folder.path)
+        records = perform(tasks, model, folder, way)
+        results[model.name] = p.analyse(data, records, model.name, model.potential.identity, asked)
+    return Run(p, data, results, dict.fromkeys(results, asked), folder.manifest(), folder.path)
 
 
-def load_bsct(folder: Path) -> BsctRun:
+def load_run(folder: str | Path, protocol: Protocol | None = None) -> Run:
     """Return a run from its folder, analysed anew from its records; nothing is evaluated.
+
+    Args:
+        folder: of the run.
+        protocol: that made it, if it is not one of `PROTOCOLS`.
 
     Raises:
         ValueError: the folder or its records are damaged, or the data set is not here or has changed.
     """
-    run_folder = RunFolder(folder)
-    manifest = manifest_of(run_folder, bsct.NAME, bsct.VERSION)
-    scan_set = datasets.load(manifest["data"]["spec"])
-    if scan_set.identity != manifest["data"]["identity"]:
-        raise RunFolderError(f"{folder}: the data set {manifest['data']['spec']} has changed since this run")
-    settings = bsct.Settings(**manifest["settings"])
-    scans = bsct.select(scan_set, manifest["limit_per_bond"])
-    results = {
-        name: bsct.analyse(scans, records, name, identity, settings)
-        for name, identity, records in recorded(run_folder, manifest)
+    run_folder = RunFolder(Path(folder))
+    manifest = run_folder.manifest()
+    p = protocol or find_protocol(manifest["protocol"])
+    if (manifest["protocol"], manifest["version"]) != (p.name, p.version):
+        raise RunFolderError(
+            f"{folder}: a run of {manifest['protocol']!r} version {manifest['version']}, not {p.name!r} "
+            f"version {p.version}; measure again with: {_command(p, manifest)}"
+        )
+    entries = {
+        name: read_settings(p.settings, **entry.get("settings", {}))
+        for name, entry in manifest["models"].items()
     }
-    return BsctRun(scan_set, results, settings, manifest, folder)
+    first = next(iter(entries.values()), p.settings())
+    data = p.read(manifest["data"]["spec"], first)
+    if data.identity != manifest["data"].get("identity"):
+        raise RunFolderError(f"{folder}: the data set {manifest['data']['spec']} has changed since this run")
+    results = {}
+    for name, settings in entries.items():
+        identity = manifest["models"][name]["identity"]
+        entries[name] = settled = p.settle(data, settings)
+        records = recorded(list(p.plan(data, settled)), name, identity, run_folder)
+        if records:
+            results[name] = p.analyse(data, records, name, identity, settled)
+    return Run(p, data, results, {name: entries[name] for name in results}, manifest, run_folder.path)
 
 
-def default_folder(scan_set: ScanSet) -> Path:
-    """Return where a run goes when nothing is said: runs/bsct-<data set>."""
-    return Path("runs") / f"{bsct.NAME}-{scan_set.name}"
+def default_folder(protocol: Protocol, data: Any) -> Path:
+    """Return where a run goes when nothing is said: runs/<protocol>-<data set>."""
+    return Path("runs") / re.sub(r"[^\w.+-]+", "_", f"{protocol.name}-{data.name}")
 
 
 @dataclass(frozen=True)
@@ -124,90 +119,115 @@ class Cost:
 
     Args:
         model: its name.
-        frames: structures to predict, and `done` of them already in the run folder.
-        seconds: single-worker time left, and the slowest and fastest timed frame's seconds per frame.
+        items: to compute, and `done` of them already in the run folder.
+        seconds: single-worker time left, and the slowest and fastest timed item's seconds.
     """
 
     model: str
-    frames: int
+    items: int
     done: int
     seconds: float
     fastest: float
     slowest: float
 
 
-def plan_bsct(
-    models: Sequence[str | Potential],
-    data: str | Path | ScanSet,
+def plan(
+    protocol: str | Protocol,
+    models: Models,
+    data: Any = None,
     *,
-    out: Path | None = None,
-    settings: bsct.Settings = bsct.Settings(),  # noqa: B008 (frozen)
-    limit_per_bond: int | None = None,
+    settings: Asked = None,
+    out: str | Path | None = None,
+    device: str = "",
+    dtype: str = "",
     samples: int = 5,
 ) -> list[Cost]:
-    """Time a few real frames of each model and say what the whole run would take; nothing is written.
+    """Time a few real items of each model and say what the whole run would take; nothing is written.
 
     Args:
-        models, data, out, settings, limit_per_bond: as for `run_bsct`.
-        samples: frames timed per model, from the smallest to the largest molecule.
+        protocol, models, data, settings, out, device, dtype: as for `run`.
+        samples: items timed per model and job, from the smallest to the largest structure.
 
     Raises:
-        ValueError: as `run_bsct`, and where none of the sampled frames can be evaluated.
+        ValueError: as `run`, and where none of the sampled items can be computed.
     """
-    scan_set = datasets.load(data) if isinstance(data, str | Path) else data
-    scans = bsct.select(scan_set, limit_per_bond)
-    folder = RunFolder(out or default_folder(scan_set))
-    costs = []
-    for model in resolved(models):
-        path = folder.record_path(model.name)
-        records = read_records(path)[1] if path.exists() else {}
-        items = list(bsct.plan(scans, model.potential.identity, settings))
-        todo = [item for item in items if item.key not in records]
-        timed = _time_frames(model.potential, scans, samples)
-        seconds = sum(np.interp(len(item.payload.numbers), *timed) for item in todo)
-        costs.append(
-            Cost(model.name, len(items), len(items) - len(todo), seconds, min(timed[1]), max(timed[1]))
-        )
-    return costs
+    p = find_protocol(protocol)
+    chosen = resolved(models, device, dtype)
+    data, _, asked = _data(p, data, settings)
+    folder = RunFolder(Path(out) if out else default_folder(p, data))
+    tasks = list(p.plan(data, asked))
+    return [_cost(model, tasks, folder, samples) for model in chosen]
 
 
-def _time_frames(potential: Potential, scans: Sequence[Scan], samples: int) -> tuple[list[int], list[float]]:
-    """Seconds per frame at a few molecule sizes, by real predictions after one to warm up."""
-    by_size = {len(scan.numbers): scan for scan in scans}
-    sizes = sorted(by_size)
+def _cost(model: Model, tasks: Sequence[Task], folder: RunFolder, samples: int) -> Cost:
+    identity = model.potential.identity
+    done, seconds, paces = 0, 0.0, []
+    keys = {task.key(identity) for task in tasks}
+    for job, some in by_job(tasks).items():
+        records = recorded(some, model.name, identity, folder)
+        todo = {task.key(identity): task for task in some if task.key(identity) not in records}
+        done += len({task.key(identity) for task in some}) - len(todo)
+        sizes, times = _timed(job, some, model, samples)
+        seconds += float(sum(np.interp(len(task.frame.numbers), sizes, times) for task in todo.values()))
+        paces += times
+    return Cost(model.name, len(keys), done, seconds, min(paces), max(paces))
+
+
+def _timed(job: Job, tasks: Sequence[Task], model: Model, samples: int) -> tuple[list[int], list[float]]:
+    """Seconds per item at a few sizes of structures, by real work after one item to warm up."""
+    groups: dict[int, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(len(task.frame.numbers), []).append(task)
+    sizes = sorted(groups)
     picked = sorted({sizes[round(i)] for i in np.linspace(0, len(sizes) - 1, samples)})
-    potential.predict(Batch.of([by_size[picked[0]].system(len(by_size[picked[0]]) // 2)]))
-    seconds = []
+    job.work(model.potential, (Item("", groups[picked[0]][0].frame),))
+    seconds, reasons = [], []
     for size in picked:
-        system = by_size[size].system(len(by_size[size]) // 2)
+        frame = groups[size][len(groups[size]) // 2].frame
         start = time.perf_counter()
-        potential.predict(Batch.of([system]))
+        (record,) = job.work(model.potential, (Item("", frame),))
         seconds.append(time.perf_counter() - start)
+        reasons += [record["reason"]] if record["status"] != "ok" else []
+    if len(reasons) == len(picked):
+        raise ValueError(f"{model.name}: none of the sampled structures can be evaluated: {reasons[0]}")
     return picked, seconds
 
 
-def _manifest(
-    data: str | Path | ScanSet,
-    scan_set: ScanSet,
-    limit_per_bond: int | None,
-    settings: bsct.Settings,
-    chosen: Sequence[Model],
-) -> dict[str, Any]:
-    spec = scan_set.name if isinstance(data, ScanSet) else str(data)
+def _data(p: Protocol, data: Any, settings: Asked) -> tuple[Any, str, Any]:
+    """Return the data, what to find it by again, and the settings, settled."""
+    given = settings.model_dump() if isinstance(settings, BaseModel) else dict(settings or {})
+    asked = read_settings(p.settings, **given)
+    if data is None:
+        data = p.data
+    spec = str(data) if isinstance(data, str | Path) else data.name
+    if isinstance(data, str | Path):
+        data = p.read(data, asked)
     if Path(spec).exists():
         spec = str(Path(spec).resolve())
+    return data, spec, p.settle(data, asked)
+
+
+def _manifest(p: Protocol, data: Any, spec: str, settings: Any, chosen: Sequence[Model]) -> dict[str, Any]:
     return {
-        "protocol": bsct.NAME,
-        "version": bsct.VERSION,
-        "data": {
-            "spec": spec,
-            "name": scan_set.name,
-            "level": scan_set.level,
-            "scans": len(scan_set),
-            "identity": scan_set.identity,
+        "protocol": p.name,
+        "version": p.version,
+        "data": {"spec": spec, "name": data.name, "identity": data.identity, **p.describe(data)},
+        "models": {
+            model.name: {
+                "spec": model.spec.spec if model.spec else None,
+                "device": model.potential.abilities.device,
+                "dtype": model.potential.abilities.dtype,
+                "identity": model.potential.identity,
+                "settings": settings.model_dump(mode="json"),
+                **p.facts(model),
+            }
+            for model in chosen
         },
-        "limit_per_bond": limit_per_bond,
-        "models": {s.name: {"spec": s.spec, "identity": s.potential.identity} for s in chosen},
-        "settings": settings.model_dump(),
         "provenance": provenance(),
     }
+
+
+def _command(p: Protocol, manifest: Mapping[str, Any]) -> str:
+    specs = [entry.get("spec") or name for name, entry in manifest["models"].items()]
+    models = " ".join(f"--model {spec}" for spec in specs)
+    return f"sfumato run {p.name} {models} --data {manifest['data'].get('spec')} --out NEW_FOLDER"

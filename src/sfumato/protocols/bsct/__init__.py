@@ -1,1 +1,73 @@
-"""The Bond Smoothness Characterization Test."""
+"""The Bond Smoothness Characterization Test (Liu et al. 2026, section 3): `sfumato run bsct`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sfumato.execution.records import Record
+from sfumato.jobs.job import Task
+from sfumato.protocols.bsct import analysis
+from sfumato.protocols.bsct.analysis import ModelResult
+from sfumato.protocols.bsct.settings import Settings
+from sfumato.protocols.protocol import Protocol, Run
+from sfumato.systems import ScanSet
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sfumato.report.html import Page
+
+
+class BSCT(Protocol):
+    """Predict bond scans, measure how smooth the prediction is."""
+
+    name = "bsct"
+    version = 1
+    summary = "Bond Smoothness Characterization Test: predict bond scans, measure their smoothness."
+    settings = Settings
+    data = "bsct-mini"
+    unit = "frames"
+
+    def read(self, data: str | Path, settings: Settings) -> ScanSet:
+        """See Protocol."""
+        from sfumato.datasets import named
+
+        return named.load(data)
+
+    def plan(self, data: ScanSet, settings: Settings) -> Iterable[Task]:
+        """See Protocol."""
+        return analysis.plan(data, settings)
+
+    def analyse(
+        self, data: ScanSet, records: Mapping[str, Record], name: str, identity: str, settings: Settings
+    ) -> ModelResult:
+        """See Protocol."""
+        return analysis.analyse(data, records, name, identity, settings)
+
+    def describe(self, data: ScanSet) -> dict[str, Any]:
+        """See Protocol."""
+        return {"level": data.level, "scans": len(data)}
+
+    def settings_json(self, settings: Settings) -> dict[str, Any]:
+        """See Protocol."""
+        return super().settings_json(settings) | {"fsd_name": settings.fsd.name}
+
+    def tables(self, run: Run) -> RenderableType:
+        """See Protocol."""
+        from sfumato.protocols.bsct.tables import run_tables
+
+        return run_tables(run)
+
+    def page(self, runs: Sequence[Run]) -> Page:
+        """See Protocol."""
+        from sfumato.protocols.bsct.page import bsct_page
+
+        return bsct_page(runs)
+
+    def compare(self, run: Run, metric: str | None) -> RenderableType:
+        """See Protocol."""
+        from sfumato.protocols.bsct.tables import comparison_table
+
+        return comparison_table(run, metric)

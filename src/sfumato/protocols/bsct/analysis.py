@@ -5,20 +5,19 @@ Source: Liu et al. 2026, section 3 and appendix A. Every number is defined in do
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from sfumato.execution.records import Record
-from sfumato.execution.runner import Item
-from sfumato.jobs.frames import Subject, energies_and_forces
+from sfumato.jobs.evaluate import Evaluate
+from sfumato.jobs.frames import energies_and_forces, frames_of
+from sfumato.jobs.job import Task
 from sfumato.metrics.forces import energy_mae_aligned, energy_mae_raw, force_mae
 from sfumato.metrics.smoothness import (
-    FSDSettings,
     Sides,
     fsd,
     spurious_points,
@@ -26,40 +25,14 @@ from sfumato.metrics.smoothness import (
     work_energy_residual,
 )
 from sfumato.metrics.stats import Estimate, by_stratum, paired_difference, stratified_bootstrap
+from sfumato.protocols.bsct.settings import Settings
+from sfumato.protocols.protocol import Result
 from sfumato.systems import Floats, Scan, ScanSet
 from sfumato.words import plain
 
-NAME = "bsct"
-VERSION = 1
+EVALUATE = Evaluate()
 
 Values = dict[str, float]
-
-
-class Settings(BaseModel):
-    """Everything that decides a BSCT number besides data and model; the defaults are the published test.
-
-    Args:
-        floor: ε of the FSD in eV/Å.
-        stride: use every stride-th labeled frame for the FSD.
-        coordinate: differentiate by bond "length" or by the displacement "alpha" (half of it).
-        minimum: measure the model's forces from the "reference" minimum or from its "own".
-        refine: intervals each reference interval is divided into for the work–energy residual.
-        seed: of the bootstrap.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    floor: float = Field(default=1.0, gt=0)
-    stride: int = Field(default=1, ge=1)
-    coordinate: Literal["length", "alpha"] = "length"
-    minimum: Literal["reference", "own"] = "reference"
-    refine: int = Field(default=1, ge=1)
-    seed: int = 0
-
-    @property
-    def fsd(self) -> FSDSettings:
-        """The part that belongs to the FSD's name."""
-        return FSDSettings(self.floor, self.stride, self.coordinate, self.minimum)
 
 
 def select(scan_set: ScanSet, limit_per_bond: int | None) -> list[Scan]:
@@ -87,24 +60,20 @@ def path_positions(scan: Scan, refine: int) -> Floats:
     return path
 
 
-def subject(identity: str) -> Subject:
-    """Return whose records a model's are, under this version of the test."""
-    return Subject(NAME, VERSION, identity)
-
-
-def plan(scans: Sequence[Scan], identity: str, settings: Settings) -> Iterator[Item]:
-    """Yield one item per structure to predict.
+def plan(scan_set: ScanSet, settings: Settings) -> Iterator[Task]:
+    """Yield one task per structure to predict.
 
     Raises:
         ValueError: the coordinate "alpha", which only the bond of a molecule has.
     """
-    for scan in scans:
+    for scan in select(scan_set, settings.limit_per_bond):
         if settings.coordinate == "alpha" and (scan.kind != "bond" or scan.pbc.any()):
             raise ValueError(
                 f"{scan.name}: coordinate 'alpha' is the way of each of two halves, and here one part moves "
                 "alone; leave the setting at 'length'"
             )
-        yield from subject(identity).items(scan, path_positions(scan, settings.refine))
+        for frame in frames_of(scan, path_positions(scan, settings.refine)):
+            yield Task(EVALUATE, frame)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +95,7 @@ class ScanResult:
 
 
 @dataclass(frozen=True, eq=False)
-class ModelResult:
+class ModelResult(Result):
     """One model on all scans of a run."""
 
     name: str
@@ -196,22 +165,23 @@ class ModelResult:
 
 
 def analyse(
-    scans: Sequence[Scan], records: Mapping[str, Record], name: str, identity: str, settings: Settings
+    scan_set: ScanSet, records: Mapping[str, Record], name: str, identity: str, settings: Settings
 ) -> ModelResult:
     """Turn a model's records into its result: a pure function, the model itself is not needed.
 
     Args:
-        scans: the scans of the run.
+        scan_set: the data of the run.
         records: by key; records of other structures are ignored.
         name: the model's name, and `identity` its hash.
         settings: see Settings.
     """
+    scans = select(scan_set, settings.limit_per_bond)
     results = {scan.name: _analyse_scan(scan, records, identity, settings) for scan in scans}
     return ModelResult(name, identity, results, settings.seed)
 
 
 def _analyse_scan(scan: Scan, records: Mapping[str, Record], identity: str, settings: Settings) -> ScanResult:
-    keys = subject(identity).keys(scan, path_positions(scan, settings.refine))
+    keys = EVALUATE.subject(identity).keys(scan, path_positions(scan, settings.refine))
     found = [records.get(key) for key in keys]
     for number, record in enumerate(found):
         if record is not None and record["status"] != "ok":

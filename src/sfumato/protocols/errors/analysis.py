@@ -11,35 +11,22 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from sfumato.execution.records import Record, decode
-from sfumato.execution.runner import Item
 from sfumato.frames import FrameSet
-from sfumato.jobs.frames import Frame, Subject
+from sfumato.jobs.evaluate import Evaluate
+from sfumato.jobs.frames import Frame
+from sfumato.jobs.job import Task
 from sfumato.metrics.errors import Table, by_magnitude, energy_errors, force_errors, pooled
 from sfumato.metrics.stats import Estimate
+from sfumato.protocols.errors.settings import Settings
+from sfumato.protocols.protocol import Result
 from sfumato.systems import Floats, Ints
 from sfumato.words import plain
 
-NAME = "eval"
-VERSION = 1
-
 ALL = "all"
 
-
-class Settings(BaseModel):
-    """Everything that decides a number besides data and model.
-
-    Args:
-        turned: frames that are also predicted turned at random, for the rotational error; spread evenly.
-        seed: of the rotations and of the bootstrap.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    turned: NonNegativeInt = 100
-    seed: NonNegativeInt = 0
+EVALUATE = Evaluate()
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,25 +88,27 @@ def turned(frames: FrameSet, settings: Settings) -> list[Turned]:
     return found
 
 
-def subject(identity: str) -> Subject:
-    """Return whose records a model's are, under this version of the protocol."""
-    return Subject(NAME, VERSION, identity)
-
-
-def plan(frames: FrameSet, identity: str, settings: Settings) -> Iterator[Item]:
-    """Yield one item per structure to predict: the frames, then some of them turned."""
-    whose = subject(identity)
+def plan(whole: FrameSet, settings: Settings) -> Iterator[Task]:
+    """Yield one task per structure to predict: the frames, then some of them turned."""
+    frames = used(whole, settings)
     for frame in (*frames_of(frames), *(turn.frame for turn in turned(frames, settings))):
-        yield Item(whose.key(frame), frame)
+        yield Task(EVALUATE, frame)
+
+
+def used(whole: FrameSet, settings: Settings) -> FrameSet:
+    """Return the frames of a data set that settings choose."""
+    return whole.take(select(whole, chosen_split(whole, settings.split), settings.limit_per_subset))
 
 
 @dataclass(frozen=True, eq=False)
-class ModelErrors:
+class ModelErrors(Result):
     """One model on the frames of a run.
 
     Args:
         name: of the model.
         identity: its hash.
+        frames: that it was asked about.
+        split: which split they are.
         energy: (S,) eV as predicted; nan where it could not be.
         forces: (N, 3) eV/Å likewise.
         subsets: subset, "all" first → number → estimate.
@@ -130,6 +119,8 @@ class ModelErrors:
 
     name: str
     identity: str
+    frames: FrameSet
+    split: str
     energy: Floats
     forces: Floats
     subsets: Mapping[str, Mapping[str, Estimate]]
@@ -167,17 +158,17 @@ class ModelErrors:
 
 
 def analyse(
-    frames: FrameSet, records: Mapping[str, Record], name: str, identity: str, settings: Settings
+    whole: FrameSet, records: Mapping[str, Record], name: str, identity: str, settings: Settings
 ) -> ModelErrors:
     """Turn a model's records into its errors: a pure function, the model itself is not needed.
 
     Args:
-        frames: those of the run.
+        whole: the data of the run.
         records: by key; records of other structures are ignored.
         name: the model's name, and `identity` its hash.
         settings: see Settings.
     """
-    whose = subject(identity)
+    frames, whose = used(whole, settings), EVALUATE.subject(identity)
     found = [records.get(whose.key(frame)) for frame in frames_of(frames)]
     energy = np.array([_energy(record) for record in found])
     atoms = np.diff(frames.batch.offsets)
@@ -189,6 +180,8 @@ def analyse(
     return ModelErrors(
         name,
         identity,
+        frames,
+        chosen_split(whole, settings.split),
         energy,
         forces,
         _by_subset(frames, table, settings.seed),

@@ -1,0 +1,86 @@
+"""Jobs: units of work on structures, each with a key and a record, whichever protocol asks for them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sfumato.execution.records import Record
+from sfumato.execution.runner import Chunk
+from sfumato.jobs.frames import Frame, Subject
+from sfumato.potentials.potential import Potential
+from sfumato.potentials.specs import ModelSpec
+from sfumato.systems import digest
+
+
+class Job(ABC):
+    """One kind of work: structures in, one record each out.
+
+    A job is a small frozen dataclass with a `name` and a `version` in its class; its fields are its settings.
+    The key of a record hashes name, version, settings, structure and potential, and not the protocol that
+    asked: what one protocol has computed, another finds.
+    """
+
+    if TYPE_CHECKING:  # read-only, so that class attributes provide them
+
+        @property
+        def name(self) -> str: ...
+
+        @property
+        def version(self) -> int: ...
+
+    @abstractmethod
+    def work(self, potential: Potential, chunk: Chunk) -> list[Record]:
+        """Return one record per item; the payload of an item is a `Frame`."""
+
+    def subject(self, identity: str) -> Subject:
+        """Return whose records these are, for a potential's identity."""
+        if not is_dataclass(self) or not fields(self):
+            return Subject(self.name, self.version, identity)
+        return Subject(f"{self.name}:{digest([repr(sorted(asdict(self).items()))])}", self.version, identity)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a protocol asks for: a job on a structure."""
+
+    job: Job
+    frame: Frame
+
+    def key(self, identity: str) -> str:
+        """Return the key of its record, for a potential's identity."""
+        return self.job.subject(identity).key(self.frame)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job by one potential, as workers take it.
+
+    Args:
+        job: the job.
+        model: resolved anew in each worker, on the worker's device; or a Potential for use in this process.
+        identity: what the potential must be; a file that changed since the run began is an error.
+    """
+
+    job: Job
+    model: ModelSpec | Potential
+    identity: str
+
+    def build(self, device: str) -> Callable[[Chunk], list[Record]]:
+        """Load the potential.
+
+        Args:
+            device: of the worker; empty: as the model says.
+
+        Raises:
+            ValueError: the model is not what it was when the run began.
+        """
+        potential = self.model
+        if isinstance(potential, ModelSpec):
+            potential = replace(potential, device=device or potential.device).resolve()
+        if potential.identity != self.identity:
+            raise ValueError(f"{potential.name}: the model changed while the run was going; start it again")
+        return partial(self.job.work, potential)

@@ -1,0 +1,155 @@
+"""Do the tasks of a protocol by a model into a run folder, and read what is recorded there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sfumato.execution.folder import RunFolder, provenance
+from sfumato.execution.pool import PoolSettings
+from sfumato.execution.records import Header, Record, RecordError, RecordFile, read_header, read_records
+from sfumato.execution.runner import Item, Watch, run
+from sfumato.jobs.frames import Subject
+from sfumato.jobs.job import Job, Task, Work
+from sfumato.jobs.models import Model
+
+Watcher = Callable[[str], AbstractContextManager[Watch]]
+Records = Mapping[str, Record]
+
+
+HERE = PoolSettings(workers=0)
+"""In this process."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How models are evaluated.
+
+    Args:
+        pool: workers (0: this process), threads, limits; a Potential object stays in this process.
+        retry_failed: work again on what failed before.
+        fresh: set records of an earlier run of the model aside and begin anew.
+        keep_going: do not stop where everything fails for one reason.
+        watch: given a model's name, a context manager that yields a callback for its progress.
+    """
+
+    pool: PoolSettings = HERE
+    retry_failed: bool = False
+    fresh: bool = False
+    keep_going: bool = False
+    watch: Watcher = lambda name: nullcontext(lambda tally: None)
+
+
+def perform(tasks: Iterable[Task], model: Model, folder: RunFolder, way: Way) -> dict[str, Record]:
+    """Do what a folder has no record of, and return the records of all.
+
+    What run folders beside this one hold of the same job, structure and potential is taken over.
+
+    Args:
+        tasks: of a protocol.
+        model: by which.
+        folder: begun with a manifest that names the model.
+        way: how.
+
+    Raises:
+        RecordError: records of another model of this name, or damaged ones.
+        Stopped: on Ctrl-C or SIGTERM; call again to continue.
+    """
+    identity = model.potential.identity
+    records: dict[str, Record] = {}
+    for job, some in by_job(tasks).items():
+        items = [Item(task.key(identity), task.frame) for task in some]
+        pool = replace(way.pool, devices=model.devices) if model.spec else HERE
+        with folder.open(_header(job, model.name, identity), way.fresh) as file:
+            _borrow(file, some, items, folder, model.name)
+            with way.watch(model.name) as callback:
+                run(
+                    Work(job, model.spec or model.potential, identity),
+                    items,
+                    file,
+                    chunk=model.potential.abilities.batch,
+                    pool=pool,
+                    retry_failed=way.retry_failed,
+                    keep_going=way.keep_going,
+                    watch=callback,
+                )
+            records |= file.records
+    return records
+
+
+def recorded(tasks: Iterable[Task], name: str, identity: str, folder: RunFolder) -> dict[str, Record]:
+    """Return what a folder holds of a model's tasks; nothing is done.
+
+    Args:
+        tasks: of a protocol.
+        name: of the model.
+        identity: its hash.
+        folder: of the run.
+
+    Raises:
+        RecordError: a record file is damaged.
+    """
+    records: dict[str, Record] = {}
+    for job, some in by_job(tasks).items():
+        records |= _old_records(some, identity, folder.old_record_path(name))
+        path = folder.record_path(name, job.name)
+        if path.exists():
+            records |= read_records(path)[1]
+    return records
+
+
+def by_job(tasks: Iterable[Task]) -> dict[Job, list[Task]]:
+    """Return the tasks of each job, in order."""
+    groups: dict[Job, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(task.job, []).append(task)
+    return groups
+
+
+def _header(job: Job, name: str, identity: str) -> Header:
+    return Header(job.name, job.version, name, identity, provenance())
+
+
+def _borrow(
+    file: RecordFile, tasks: Sequence[Task], items: Sequence[Item], folder: RunFolder, name: str
+) -> None:
+    """Append what other record files hold of these tasks: of version 0.1.0 here, and of runs beside this."""
+    job, identity = tasks[0].job, file.header.identity
+    lacking = {item.key for item in items} - file.records.keys()
+    sources = [lambda: _old_records(tasks, identity, folder.old_record_path(name))]
+    sources += [lambda path=path: _same(path, file.header) for path in folder.siblings(job.name)]
+    for source in sources:
+        if not lacking:
+            return
+        useful = [r for key, r in source().items() if key in lacking and r["status"] == "ok"]
+        file.append(useful)
+        lacking -= {record["key"] for record in useful}
+
+
+def _same(path: Path, header: Header) -> Records:
+    """Return the records of a file if they are of the same job and potential; a damaged one helps nobody."""
+    try:
+        other = read_header(path)
+        if (other.job, other.version, other.identity) != (header.job, header.version, header.identity):
+            return {}
+        return read_records(path)[1]
+    except (OSError, RecordError):
+        return {}
+
+
+def _old_records(tasks: Sequence[Task], identity: str, path: Path) -> dict[str, Record]:
+    """Return the records of a file of version 0.1.0, whose keys hashed the protocol, under today's keys."""
+    if not path.exists():
+        return {}
+    header, records = read_records(path)
+    if header.identity != identity:
+        return {}
+    old = Subject(header.job, header.version, identity)
+    renewed = {}
+    for task in tasks:
+        if (record := records.get(old.key(task.frame))) is not None:
+            key = task.key(identity)
+            renewed[key] = record | {"key": key}
+    return renewed

@@ -1,0 +1,87 @@
+"""The frames of the errors protocol: any set of frames or scans, or a file with declared labels."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sfumato.datasets import named
+from sfumato.frames import Category, FrameSet
+from sfumato.io import read_frame_set
+from sfumato.systems import Batch, Prediction, ScanSet
+
+STRUCTURES = (".xyz", ".extxyz", ".db", ".aselmdb", ".json", ".traj")
+"""Endings of files whose labels somebody has to declare."""
+
+
+def read_frames(data: str | Path, declared: dict[str, Any] | None = None) -> FrameSet:
+    """Return the frames of any data set.
+
+    Args:
+        data: a named set, a packed file of frames or scans, or a file of structures with declared labels.
+        declared: what the labels of that file are; None for packed data.
+
+    Raises:
+        ValueError: an unknown name or path, contents that cannot be read, or a file of structures of which
+            is not said what its labels are.
+    """
+    if declared is not None:
+        return _converted(Path(data), declared)
+    path = Path(data)
+    if data not in named.DATASETS and path.is_file() and path.suffix in STRUCTURES:
+        raise ValueError(
+            f"{data}: say what its labels are, with --source FILE.yaml: layout, level, keys and units, as "
+            "for `sfumato data convert` (docs/training.md)"
+        )
+    if named.holds(data) == "frames":
+        return named.load_frames(data)
+    return of_scans(named.load(data))
+
+
+def _converted(path: Path, declared: dict[str, Any]) -> FrameSet:
+    from sfumato.datasets.convert import convert
+    from sfumato.datasets.sources import SourceSettings
+
+    with tempfile.TemporaryDirectory(prefix="sfumato-eval-") as folder:
+        packed = Path(folder) / "frames.h5"
+        # How the frames would be divided for training does not matter here, and few cannot be.
+        settings = SourceSettings(**declared | {"fractions": (0.0, 0.0, 1.0)})
+        convert(path, packed, settings)
+        return read_frame_set(packed)
+
+
+def of_scans(scan_set: ScanSet) -> FrameSet:
+    """Return the labeled frames of scans; positions are rounded to float32, by less than 1e-6 Å.
+
+    A frame's molecule is its scan and its subset the type of the scan.
+    """
+    frames = [(scan, k) for scan in scan_set for k in np.flatnonzero(scan.labeled).tolist()]
+    if not frames:
+        raise ValueError(f"{scan_set.name}: no frame is labeled")
+    batch = Batch.of([scan.system(k) for scan, k in frames])
+    rounded = Batch(
+        numbers=batch.numbers,
+        positions=batch.positions.astype(np.float32),
+        index=batch.index,
+        cell=batch.cell,
+        pbc=batch.pbc,
+        charge=batch.charge,
+        multiplicity=batch.multiplicity,
+    )
+    return FrameSet(
+        scan_set.name,
+        scan_set.level,
+        scan_set.licence,
+        scan_set.source,
+        rounded,
+        Prediction(
+            np.array([scan.energy[k] for scan, k in frames]),
+            np.concatenate([scan.forces[k] for scan, k in frames]),
+        ),
+        Category.of(scan.name for scan, _ in frames),
+        Category.of(scan.stratum for scan, _ in frames),
+        Category.of("test" for _ in frames),
+    )

@@ -1,0 +1,177 @@
+"""What every protocol is: a question to any potential, with settings, data, jobs, tables and a page."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from sfumato.execution.records import Record
+from sfumato.jobs.job import Task
+from sfumato.jobs.models import Model
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sfumato.report.html import Page
+
+
+class Result(ABC):
+    """What a protocol says of one model."""
+
+    @property
+    @abstractmethod
+    def coverage(self) -> tuple[int, int]:
+        """(items that count, items of the run)."""
+
+    @abstractmethod
+    def as_json(self) -> dict[str, Any]:
+        """Return every number in JSON types; what does not exist is null."""
+
+
+class Protocol(ABC):
+    """A question that is asked of potentials in the same way.
+
+    A protocol of one's own states the attributes below and has the abstract methods; `run`, `plan`, `report`
+    and the command line serve it as they serve those of `PROTOCOLS`.
+
+    Attributes:
+        name: as typed after `sfumato run`.
+        version: a published version is never edited; a changed number is a new version.
+        summary: one line for the help.
+        settings: a frozen pydantic model of everything that decides a number besides data and model; its
+            fields are options of the command line, explained by its docstring.
+        data: the default data set.
+        unit: what the progress counts.
+    """
+
+    name: str
+    version: int
+    summary: str
+    settings: type[BaseModel]
+    data: str
+    unit: str = "structures"
+
+    @abstractmethod
+    def read(self, data: str | Path, settings: Any) -> Any:
+        """Return the data of a run; it has a `name` and an `identity`.
+
+        Args:
+            data: a named data set or a path.
+            settings: of the run.
+
+        Raises:
+            ValueError: an unknown name or path, or contents that cannot be read.
+        """
+
+    def settle(self, data: Any, settings: Any) -> Any:
+        """Return the settings where what depends on the data is decided; by default as they are."""
+        return settings
+
+    @abstractmethod
+    def plan(self, data: Any, settings: Any) -> Iterable[Task]:
+        """Yield what is to be computed.
+
+        Raises:
+            ValueError: settings that make no sense for the data.
+        """
+
+    @abstractmethod
+    def analyse(
+        self, data: Any, records: Mapping[str, Record], name: str, identity: str, settings: Any
+    ) -> Any:
+        """Turn a model's records into its `Result`: a pure function, the model itself is not needed.
+
+        Args:
+            data: of the run.
+            records: by key (`Task.key`); records of other structures are ignored.
+            name: the model's name, and `identity` its hash.
+            settings: of the model.
+        """
+
+    @abstractmethod
+    def tables(self, run: Run) -> RenderableType:
+        """Return what the terminal shows of a run."""
+
+    @abstractmethod
+    def page(self, runs: Sequence[Run]) -> Page:
+        """Return the page about some runs of this protocol."""
+
+    def facts(self, model: Model) -> dict[str, Any]:
+        """Return what the run folder should keep of a model besides its settings; by default nothing."""
+        return {}
+
+    def describe(self, data: Any) -> dict[str, Any]:
+        """Return facts about the data that the run folder and the result file keep."""
+        return {"level": data.level}
+
+    def settings_json(self, settings: Any) -> dict[str, Any]:
+        """Return settings as the result file shows them."""
+        return dict(settings.model_dump(mode="json"))
+
+    def model_json(self, run: Run, name: str) -> dict[str, Any]:
+        """Return a model's part of the result file."""
+        return dict(run.models[name].as_json())
+
+    def compare(self, run: Run, metric: str | None) -> RenderableType:
+        """Return the paired differences between the models of a run.
+
+        Raises:
+            ValueError: this protocol has none, or no model has this metric.
+        """
+        raise ValueError(f"{run.folder}: the protocol {self.name} has no paired comparison")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Everything a reader of a run needs.
+
+    Args:
+        protocol: what was asked.
+        data: what it was measured on.
+        models: each model's `Result`.
+        settings: each model's own.
+        manifest: what was asked for, as the run folder has it.
+        folder: of the run.
+    """
+
+    protocol: Protocol
+    data: Any
+    models: dict[str, Any]
+    settings: dict[str, Any]
+    manifest: dict[str, Any]
+    folder: Path
+
+    @property
+    def complete(self) -> bool:
+        """Whether every item of every model came out well."""
+        return all(n == total for n, total in (model.coverage for model in self.models.values()))
+
+    def common_settings(self) -> dict[str, Any]:
+        """Return the settings that all models of the run share."""
+        shown = [self.protocol.settings_json(settings) for settings in self.settings.values()]
+        first = shown[0] if shown else {}
+        return {key: value for key, value in first.items() if all(s.get(key) == value for s in shown)}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result file."""
+        p = self.protocol
+        return {
+            "models": {
+                name: p.model_json(self, name) | {"settings": p.settings_json(self.settings[name])}
+                for name in self.models
+            },
+            "settings": self.common_settings() | {"protocol": p.name, "version": p.version},
+            "provenance": self.manifest["provenance"] | {"data": self.manifest["data"]},
+        }
+
+    def __repr__(self) -> str:
+        covered = ", ".join(f"{name} {n}/{total}" for name, (n, total) in self._coverage().items())
+        return f"<{self.protocol.name} on {self.data.name}: {covered}; {self.folder}>"
+
+    def _coverage(self) -> dict[str, tuple[int, int]]:
+        return {name: model.coverage for name, model in self.models.items()}
