@@ -14,7 +14,10 @@ _PUBLIC = {
     "load": "potentials.specs",
     "from_ase": "potentials.ase",
     "load_scans": "datasets.named:load",
-    "run_bsct": "protocols.run",
+    "run": "protocols.run",
+    "load_run": "protocols.run",
+    "ModelSpec": "potentials.specs",
+    "Potential": "potentials.potential",
 }
 
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605 (the names above, imported when first used)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
+from sfumato.commands.options import Flat
 from sfumato.commands.screen import DONE, PARTIAL, progress, say
 
 if TYPE_CHECKING:
@@ -129,8 +130,29 @@ class SamplingOptions:
         )
 
 
-def scan_build(molecules: Path, out: Path, options: LabelOptions, recipe: RecipeOptions) -> int:
-    """Build a set of scans; print what was made and what was left out."""
+Molecules = Annotated[Path, Parameter(help="SMILES (.smi), SDF, XYZ, or anything that ASE reads.")]
+File = Annotated[Path, Parameter(name=["--out", "-o"], help="The HDF5 file to write.")]
+LABELING, RECIPE, SAMPLING = LabelOptions(), RecipeOptions(), SamplingOptions()
+
+
+def register(app: App) -> None:
+    """Add the commands."""
+    scan = App(name="scan", help="Build scans at a level of theory of your own.")
+    scan.command(scan_build, name="build")
+    app.command(scan)
+    app["plan"].command(plan_scan, name="scan")
+    app["data"].command(data_sample, name="sample")
+    app.command(label)
+
+
+def scan_build(
+    molecules: Molecules,
+    *,
+    out: File,
+    options: Annotated[LabelOptions, Flat] = LABELING,
+    recipe: Annotated[RecipeOptions, Flat] = RECIPE,
+) -> int:
+    """Turn molecules into labeled scans by the published rules; continues where it stopped."""
     from sfumato.campaigns.scans import build_scans
     from sfumato.commands.data_tables import exclusion_table
     from sfumato.io import read_molecules
@@ -153,8 +175,13 @@ def scan_build(molecules: Path, out: Path, options: LabelOptions, recipe: Recipe
     return DONE if not missing else PARTIAL
 
 
-def plan_scan(molecules: Path, options: LabelOptions, recipe: RecipeOptions) -> int:
-    """Print how many points a set of scans takes, and how long."""
+def plan_scan(
+    molecules: Molecules,
+    *,
+    options: Annotated[LabelOptions, Flat] = LABELING,
+    recipe: Annotated[RecipeOptions, Flat] = RECIPE,
+) -> int:
+    """Print points and core-hours of a set of scans, from a few timed points."""
     from sfumato.campaigns import campaign
     from sfumato.campaigns.scans import lay_out
     from sfumato.commands.data_tables import campaign_table, exclusion_table
@@ -169,8 +196,13 @@ def plan_scan(molecules: Path, options: LabelOptions, recipe: RecipeOptions) -> 
     return DONE
 
 
-def label(structures: Path, out: Path, options: LabelOptions) -> int:
-    """Label structures; print what could not be labeled."""
+def label(
+    structures: Molecules,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The extended XYZ file to write.")],
+    options: Annotated[LabelOptions, Flat] = LABELING,
+) -> int:
+    """Compute energies and forces of structures at a level of theory; continues where it stopped."""
     from sfumato.campaigns.label import label_structures
     from sfumato.campaigns.scans import default_store
     from sfumato.commands.data_tables import exclusion_table
@@ -192,8 +224,16 @@ def label(structures: Path, out: Path, options: LabelOptions) -> int:
     return DONE if not labeled.failed else PARTIAL
 
 
-def data_sample(molecules: str, out: Path, options: LabelOptions, sampling: SamplingOptions) -> int:
-    """Make a training set; print what is in it and what was left out."""
+def data_sample(
+    molecules: Annotated[
+        str, Parameter(help="A named training set (organic-mini, organic-20k), or molecules.")
+    ],
+    *,
+    out: File,
+    options: Annotated[LabelOptions, Flat] = LABELING,
+    sampling: Annotated[SamplingOptions, Flat] = SAMPLING,
+) -> int:
+    """Make a labeled training set around molecules or crystals; continues where it stopped."""
     from sfumato.campaigns.samples import ORGANIC, RECIPES, Recipe, sample
     from sfumato.commands.data_tables import exclusion_table
     from sfumato.io import read_molecules

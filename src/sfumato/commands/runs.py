@@ -1,18 +1,17 @@
-"""Commands that evaluate models and show what came out."""
+"""Commands that run protocols on models and show what came out: run, plan, report, compare, demo."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
+from sfumato.commands.options import PlanOptions, RunOptions, given, options_of
 from sfumato.commands.screen import DONE, PARTIAL, progress, say
 
 if TYPE_CHECKING:
-    from sfumato.protocols.bsct.analysis import Settings
-    from sfumato.protocols.run import BsctRun
+    from sfumato.protocols.protocol import Protocol, Run
 
 DEMO_MODELS = (
     "gfn2-xtb",
@@ -26,121 +25,174 @@ DEMO_MODELS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Which models on which scans.
+def register(app: App, extra: str = "") -> None:
+    """Add the commands.
 
     Args:
-        model: a name from `sfumato list`, file.py:factory, package.module:factory, or NAME=SPEC; repeat
-            for several.
-        data: a named data set, a packed .h5 file, or a folder in the released layout.
-        out: run folder; default runs/bsct-<data set>.
-        workers: worker processes.
-        limit_per_bond: only the first K scans of each bond type.
-        config: YAML file of test settings (docs/protocols.md).
+        app: of the program.
+        extra: a protocol that a user names by file or package, "file.py:factory"; empty for none.
     """
+    from sfumato.protocols.table import PROTOCOLS, find_protocol
 
-    model: Annotated[list[str], Parameter(negative="")]
-    data: str = "bsct-mini"
-    out: Path | None = None
-    workers: int = 1
-    limit_per_bond: int | None = None
-    config: Path | None = None
-
-    def settings(self) -> Settings:
-        """The test settings of the config file, or the defaults."""
-        from sfumato.config import read_settings
-        from sfumato.protocols.bsct.analysis import Settings
-
-        return read_settings(Settings, self.config)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions(Selection):
-    """Selection, and how to run it.
-
-    Args:
-        threads: threads of each worker.
-        timeout: seconds one task may take.
-        retry_failed: evaluate failed frames again.
-        json: also write the results as JSON to this file.
-    """
-
-    threads: int = 1
-    timeout: float | None = None
-    retry_failed: Annotated[bool, Parameter(negative="")] = False
-    json: Path | None = None
+    run = App(name="run", help="Run a protocol on models and data; resumes where it stopped.")
+    plan = App(name="plan", help="Print what a run would take, from a few timed structures.")
+    table = dict(PROTOCOLS) | ({extra: find_protocol(extra)} if extra else {})
+    for name, protocol in table.items():
+        run.command(_run_command(protocol), name=name)
+        plan.command(_plan_command(protocol), name=name)
+    for part in (run, plan):
+        app.command(part)
+    app.command(_run_command(PROTOCOLS["errors"]), name="eval")
+    for command in (report, compare, demo):
+        app.command(command)
 
 
-def run_bsct(options: RunOptions) -> int:
-    """Evaluate models on bond scans; print the table."""
-    from sfumato.execution.pool import PoolSettings
+def _run_command(protocol: Protocol) -> Any:
+    def command(*, options: Any) -> int:
+        return run_protocol(protocol, options)
+
+    return _described(command, protocol.summary, options_of(protocol.settings, RunOptions))
+
+
+def _plan_command(protocol: Protocol) -> Any:
+    def command(*, options: Any) -> int:
+        return plan_protocol(protocol, options)
+
+    summary = f"Print {protocol.unit} and estimated time of `sfumato run {protocol.name}`."
+    return _described(command, summary, options_of(protocol.settings, PlanOptions))
+
+
+def _described(command: Any, summary: str, options: type[PlanOptions]) -> Any:
+    command.__doc__ = summary
+    command.__annotations__ = {"options": Annotated[options, Parameter(name="*")], "return": int}
+    return command
+
+
+def run_protocol(protocol: Protocol, options: RunOptions) -> int:
+    """Run a protocol; print its tables."""
     from sfumato.files import write_json
 
-    result = _run(options, PoolSettings(options.workers, options.threads, options.timeout))
-    show_run(result)
+    result = _run(protocol, options)
+    say(protocol.tables(result))
     say(f"records: {result.folder}   full report: sfumato report {result.folder}")
     if options.json:
         write_json(options.json, result.as_json())
     return DONE if result.complete else PARTIAL
 
 
-def _run(options: RunOptions, pool: Any) -> BsctRun:
-    from sfumato.protocols.run import run_bsct as run
+def _run(protocol: Protocol, options: RunOptions) -> Run:
+    from sfumato.config import read_settings
+    from sfumato.jobs.perform import Way
+    from sfumato.protocols.run import run
 
     return run(
+        protocol,
         options.model,
         options.data,
+        settings=read_settings(protocol.settings, options.config, **given(options, protocol.settings)),
         out=options.out,
-        settings=options.settings(),
-        limit_per_bond=options.limit_per_bond,
-        pool=pool,
-        retry_failed=options.retry_failed,
-        watch=lambda name: progress(name, "frames"),
+        way=Way(
+            options.pool(),
+            options.retry_failed,
+            options.fresh,
+            options.keep_going,
+            lambda name: progress(name, protocol.unit),
+        ),
+        device=options.device,
+        dtype=options.dtype,
     )
 
 
-def plan_bsct(selection: Selection) -> int:
-    """Print frames and estimated time of a run."""
-    from sfumato.protocols.run import plan_bsct as plan
-    from sfumato.report.tables import plan_table
+def plan_protocol(protocol: Protocol, options: PlanOptions) -> int:
+    """Print what a run would take."""
+    from sfumato.commands.plan_table import plan_table
+    from sfumato.config import read_settings
+    from sfumato.execution.pool import effective_workers
+    from sfumato.protocols.run import plan
 
     costs = plan(
-        selection.model,
-        selection.data,
-        out=selection.out,
-        settings=selection.settings(),
-        limit_per_bond=selection.limit_per_bond,
+        protocol,
+        options.model,
+        options.data,
+        settings=read_settings(protocol.settings, options.config, **given(options, protocol.settings)),
+        out=options.out,
+        device=options.device,
+        dtype=options.dtype,
     )
-    say(plan_table(costs, selection.workers))
+    workers = effective_workers(options.workers, options.threads)
+    say(plan_table(costs, protocol.unit, options.workers, workers))
     return DONE
 
 
-def compare(path: Path, metric: str) -> int:
-    """Print the paired differences between the models of a run."""
-    from sfumato.protocols.run import load_bsct
-    from sfumato.report.tables import comparison_table
+def report(
+    path: Annotated[Path, Parameter(help="A run folder, or a folder that holds several.")] = Path("runs"),
+    *,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Default: PATH/report.html.")] = None,
+    table: Annotated[Path | None, Parameter(help="Also write the table: .csv, .md or .tex.")] = None,
+    figures: Annotated[Path | None, Parameter(help="Also write every figure to this folder.")] = None,
+) -> int:
+    """Print the tables of finished runs and write one offline HTML report."""
+    from sfumato.execution.folder import MANIFEST, find_runs
+    from sfumato.protocols.run import load_run
+    from sfumato.protocols.table import find_protocol
+    from sfumato.report.html import write_report
+    from sfumato.training.page import curve_page, curve_table, find_logs
 
-    say(comparison_table(load_bsct(path), metric))
+    logs = find_logs(path)
+    pages = []
+    if logs:
+        say(curve_table(logs))
+        pages.append(curve_page(logs))
+    folders = find_runs(path) if not logs or any(path.rglob(MANIFEST)) else []
+    runs: dict[str, list[Run]] = {}
+    for folder in folders:
+        runs.setdefault(folder.manifest()["protocol"], []).append(load_run(folder.path))
+    for name, some in runs.items():
+        protocol = find_protocol(name)
+        for run in some:
+            say(protocol.tables(run))
+        pages.append(protocol.page(some))
+    everything = [run for some in runs.values() for run in some]
+    if table:
+        _write_table(everything, table, path)
+    say(f"report: {write_report(pages, out or path / 'report.html')}")
+    if figures:
+        from sfumato.report.export import write_figures
+
+        for file in write_figures([figure for page in pages for figure in page.figures], figures):
+            say(f"figure: {file}")
+    return DONE if all(run.complete for run in everything) else PARTIAL
+
+
+def _write_table(runs: list[Run], table: Path, path: Path) -> None:
+    if len(runs) != 1:
+        raise ValueError(f"--table takes one run; {path} holds {len(runs)}")
+    runs[0].protocol.write_table(runs[0], table)
+    say(f"table: {table}")
+
+
+def compare(
+    path: Annotated[Path, Parameter(help="A run folder with at least two models.")],
+    *,
+    metric: Annotated[str | None, Parameter(help="Which number to compare (docs/metrics.md).")] = None,
+) -> int:
+    """Compare the models of a run pair by pair, with intervals of the paired differences."""
+    from sfumato.protocols.run import load_run
+
+    run = load_run(path)
+    say(run.protocol.compare(run, metric))
     return DONE
 
 
-def demo(out: Path) -> int:
-    """Evaluate real methods and broken ones on bundled scans, write a report and say where."""
-    from sfumato.execution.pool import PoolSettings
-    from sfumato.protocols.bsct.page import bsct_page
-    from sfumato.report.html import write_page
+def demo(*, out: Annotated[Path, Parameter(help="Folder for records and report.")] = Path("demo")) -> int:
+    """Run the main job on bundled data: real methods and broken ones side by side."""
+    from sfumato.protocols.table import PROTOCOLS
+    from sfumato.report.html import write_report
 
-    result = _run(RunOptions(model=list(DEMO_MODELS), out=out, workers=2), PoolSettings(workers=2))
-    show_run(result)
-    written = write_page(bsct_page([result]), out / "report.html")
+    protocol = PROTOCOLS["bsct"]
+    options = options_of(protocol.settings, RunOptions)
+    result = _run(protocol, options(model=list(DEMO_MODELS), out=out, workers=2))  # type: ignore[arg-type]
+    say(protocol.tables(result))
+    written = write_report([protocol.page([result])], out / "report.html")
     say(f"\nOpen this file in a browser: {written.resolve()}")
     return DONE if result.complete else PARTIAL
-
-
-def show_run(run: BsctRun) -> None:
-    from sfumato.report.tables import failure_table, model_table
-
-    say(model_table(run))
-    if not run.complete:
-        say(failure_table(run))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
 
 from sfumato.commands.screen import DONE, PARTIAL, download, say
 
@@ -15,8 +17,23 @@ UNPACKED = (".xyz", ".extxyz", ".db", ".aselmdb", ".json", ".traj", ".yaml", ".y
 """Endings of files of structures, and of what is declared about them."""
 
 
+def register(app: App) -> None:
+    """Add the commands."""
+    data = App(name="data", help="List, fetch, make and check data sets.")
+    for name, command in (
+        ("list", data_list),
+        ("get", data_get),
+        ("import", data_import),
+        ("check", data_check),
+        ("convert", data_convert),
+    ):
+        data.command(command, name=name)
+    app.command(data)
+    app.command(list_names, name="list")
+
+
 def data_list() -> int:
-    """Print the named data sets."""
+    """Show the named data sets and whether they are here."""
     from sfumato.datasets import named as datasets
     from sfumato.report.tables import rows_table
 
@@ -29,7 +46,7 @@ def data_list() -> int:
 
 
 def data_get(name: str) -> int:
-    """Download, verify and pack a data set."""
+    """Download a data set, verify it and pack it."""
     from sfumato.datasets import named as datasets
 
     with download(name) as progress:
@@ -39,15 +56,19 @@ def data_get(name: str) -> int:
 
 
 def data_import(name: str, path: Path) -> int:
-    """Verify and pack a data set from a local archive or folder."""
+    """Verify and pack a data set from a local archive or folder in the released layout."""
     from sfumato.datasets import named as datasets
 
     say(f"{name}: {datasets.import_(name, path)}")
     return DONE
 
 
-def data_check(name: str, json: Path | None) -> int:
-    """Print the quality statements of a data set."""
+def data_check(
+    name: str,
+    *,
+    json: Annotated[Path | None, Parameter(help="Also write the result as JSON to this file.")] = None,
+) -> int:
+    """Measure the quality of labels: missing frames, grid, work against energy, net force."""
     from sfumato.commands.data_tables import frames_table, quality_table
     from sfumato.datasets import named as datasets
     from sfumato.files import write_json
@@ -74,8 +95,13 @@ def data_check(name: str, json: Path | None) -> int:
     return DONE if found.passed else PARTIAL
 
 
-def data_convert(files: list[str], source: Path, out: Path) -> int:
-    """Convert files of labeled structures; print what was made and decided."""
+def data_convert(
+    files: Annotated[list[str], Parameter(help="FILE, or train=FILE val=FILE test=FILE.", negative="")],
+    *,
+    source: Annotated[Path, Parameter(help="YAML: what the files are and mean (docs/training.md).")],
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The HDF5 file to write.")],
+) -> int:
+    """Convert labeled structures of others into a packed training set."""
     from sfumato.commands.data_tables import exclusion_table
     from sfumato.datasets.convert import convert, read_source
     from sfumato.io import Exclusion
@@ -108,9 +134,11 @@ def _files(given: list[str]) -> str | dict[str, str]:
 
 
 def list_names() -> int:
-    """Print the names that can be used."""
+    """Show the models, protocols and data sets that can be named."""
     from sfumato.potentials.specs import describe
+    from sfumato.protocols.table import PROTOCOLS
     from sfumato.report.tables import rows_table
 
     say(rows_table(("model", "what", "needs"), describe()))
+    say(rows_table(("protocol", "what"), [(p.name, p.summary) for p in PROTOCOLS.values()]))
     return data_list()

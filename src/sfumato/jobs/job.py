@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from sfumato.potentials.specs import ModelSpec
 from sfumato.systems import digest
 
 
+@dataclass(frozen=True)
 class Job(ABC):
     """One kind of work: structures in, one record each out.
 
@@ -38,9 +39,9 @@ class Job(ABC):
 
     def subject(self, identity: str) -> Subject:
         """Return whose records these are, for a potential's identity."""
-        if not is_dataclass(self) or not fields(self):
-            return Subject(self.name, self.version, identity)
-        return Subject(f"{self.name}:{digest([repr(sorted(asdict(self).items()))])}", self.version, identity)
+        settings = sorted(asdict(self).items())  # type: ignore[call-overload]
+        name = f"{self.name}:{digest([repr(settings)])}" if settings else self.name
+        return Subject(name, self.version, identity)
 
 
 @dataclass(frozen=True)

@@ -118,14 +118,18 @@ def _borrow(
     """Append what other record files hold of these tasks: of version 0.1.0 here, and of runs beside this."""
     job, identity = tasks[0].job, file.header.identity
     lacking = {item.key for item in items} - file.records.keys()
-    sources = [lambda: _old_records(tasks, identity, folder.old_record_path(name))]
-    sources += [lambda path=path: _same(path, file.header) for path in folder.siblings(job.name)]
-    for source in sources:
+
+    def take(records: Records) -> None:
+        useful = [r for key, r in records.items() if key in lacking and r["status"] == "ok"]
+        file.append(useful)
+        lacking.difference_update(record["key"] for record in useful)
+
+    if lacking:
+        take(_old_records(tasks, identity, folder.old_record_path(name)))
+    for path in folder.siblings(job.name):
         if not lacking:
             return
-        useful = [r for key, r in source().items() if key in lacking and r["status"] == "ok"]
-        file.append(useful)
-        lacking -= {record["key"] for record in useful}
+        take(_same(path, file.header))
 
 
 def _same(path: Path, header: Header) -> Records:

@@ -35,7 +35,7 @@ def find_protocol(protocol: str | Protocol) -> Protocol:
     if protocol in added:
         return _made(added[protocol].load()(), protocol)
     if ":" in protocol:
-        return _made(call_factory(protocol)[0], protocol)
+        return _made(call_factory(protocol).thing, protocol)
     raise ValueError(f"there is no protocol {protocol!r}; {nearest(protocol, [*PROTOCOLS, *added])}")
 
 

@@ -9,9 +9,13 @@ import pytest
 from sfumato.execution.records import RecordError, encode, failed, ok
 from sfumato.io import write_scan_set
 from sfumato.jobs.frames import Frame
+from sfumato.jobs.perform import Way
 from sfumato.metrics.smoothness import fsd
+from sfumato.potentials.potential import Abilities, Potential
 from sfumato.protocols.bsct import analysis as bsct
-from sfumato.protocols.run import load_bsct, plan_bsct, run_bsct
+from sfumato.protocols.bsct.analysis import EVALUATE
+from sfumato.protocols.bsct.settings import Settings
+from sfumato.protocols.run import load_run, plan, run
 from sfumato.systems import Prediction, Scan, ScanSet, digest
 
 DISTANCE = np.linspace(0.8, 3.0, 40)
@@ -47,20 +51,24 @@ def scan_set(*scans):
 
 
 @dataclass
-class Spring:
+class Spring(Potential):
     """The same spring with its own stiffness; can be told to fail, and counts its calls."""
 
     k: float = 5.0
     fail_below: float = 0.0
     name: str = "spring"
-    chunk: int = 1
+    batch: int = 1
     calls: int = 0
 
     @property
     def identity(self):
         return digest([self.name, np.array([self.k])])
 
-    def predict(self, batch):
+    @property
+    def abilities(self):
+        return Abilities(batch=self.batch)
+
+    def compute(self, batch):
         energy, forces = [], []
         for system in batch:
             self.calls += 1
@@ -74,7 +82,7 @@ class Spring:
 
 
 def records_of(scan, energy, forces, identity="id"):
-    keys = bsct.subject(identity).keys(scan, scan.positions)
+    keys = EVALUATE.subject(identity).keys(scan, scan.positions)
     return {
         key: ok(key, seconds=0.0, energy=float(e), forces=encode(f))
         for key, e, f in zip(keys, energy, forces, strict=True)
@@ -83,7 +91,7 @@ def records_of(scan, energy, forces, identity="id"):
 
 def test_a_perfect_prediction_has_no_error_in_any_number():
     scan = diatomic()
-    result = bsct.analyse([scan], records_of(scan, scan.energy, scan.forces), "m", "id", bsct.Settings())
+    result = bsct.analyse(scan_set(scan), records_of(scan, scan.energy, scan.forces), "m", "id", Settings())
     assert result.coverage == (1, 1)
     values = result.scans["C-C/a"].values
     zero = [v for name, v in values.items() if not name.startswith("work_energy")]
@@ -96,7 +104,7 @@ def test_values_agree_with_the_metrics_called_by_hand():
     energy, pull = spring(scan.coordinate, k=4.0)
     forces = np.array(scan.forces)
     forces[:, 1, 2], forces[:, 0, 2] = pull, -pull
-    settings = bsct.Settings(floor=0.5, coordinate="alpha")
+    settings = Settings(floor=0.5, coordinate="alpha")
     values = bsct.scan_metrics(scan, energy + 7.0, forces, settings)
     expected = fsd(scan.coordinate, scan.energy, scan.forces, forces, settings=settings.fsd)
     assert values["fsd[floor=0.5,coordinate=alpha]_full"] == expected.full
@@ -111,7 +119,7 @@ def test_values_agree_with_the_metrics_called_by_hand():
 @pytest.mark.parametrize("r0", [0.5, 4.0])
 def test_a_minimum_at_a_scan_end_is_not_applicable_on_one_side(r0):
     scan = diatomic(curve=lambda b: spring(b, r0=r0))
-    result = bsct.analyse([scan], records_of(scan, scan.energy, scan.forces), "m", "id", bsct.Settings())
+    result = bsct.analyse(scan_set(scan), records_of(scan, scan.energy, scan.forces), "m", "id", Settings())
     side = "compress" if r0 < 1 else "stretch"
     assert np.isnan(result.scans["C-C/a"].values[f"fsd_{side}"])
     out = result.as_json()
@@ -125,9 +133,9 @@ def test_one_failed_frame_excludes_the_scan_with_its_reason():
     good, bad = diatomic(), diatomic("C-N/b", b=np.linspace(0.81, 3.1, 40))
     records = records_of(good, good.energy, good.forces)
     lost = records_of(bad, bad.energy, bad.forces)
-    key = bsct.subject("id").keys(bad, bad.positions)[17]
+    key = EVALUATE.subject("id").keys(bad, bad.positions)[17]
     lost[key] = failed(key, "SCF not converged")
-    result = bsct.analyse([good, bad], records | lost, "m", "id", bsct.Settings())
+    result = bsct.analyse(scan_set(good, bad), records | lost, "m", "id", Settings())
     assert result.coverage == (1, 2)
     assert result.scans["C-N/b"].status == "failed"
     assert result.scans["C-N/b"].reason == "frame 17: SCF not converged"
@@ -138,7 +146,7 @@ def test_a_missing_frame_makes_a_scan_incomplete():
     scan = diatomic()
     records = records_of(scan, scan.energy, scan.forces)
     del records[next(iter(records))]
-    result = bsct.analyse([scan], records, "m", "id", bsct.Settings())
+    result = bsct.analyse(scan_set(scan), records, "m", "id", Settings())
     assert (result.scans["C-C/a"].status, result.scans["C-C/a"].reason) == (
         "incomplete",
         "39 of 40 frames evaluated",
@@ -148,7 +156,9 @@ def test_a_missing_frame_makes_a_scan_incomplete():
 
 def test_records_of_other_weights_do_not_count():
     scan = diatomic()
-    result = bsct.analyse([scan], records_of(scan, scan.energy, scan.forces), "m", "other", bsct.Settings())
+    result = bsct.analyse(
+        scan_set(scan), records_of(scan, scan.energy, scan.forces), "m", "other", Settings()
+    )
     assert result.coverage == (0, 1)
 
 
@@ -157,11 +167,11 @@ def test_frames_without_reference_are_left_out_but_predicted():
     energy = np.array(scan.energy)
     energy[[3, 4]] = np.nan
     gappy = replace(scan, energy=energy)
-    result = bsct.analyse([gappy], records_of(gappy, scan.energy, scan.forces), "m", "id", bsct.Settings())
+    result = bsct.analyse(scan_set(gappy), records_of(gappy, scan.energy, scan.forces), "m", "id", Settings())
     assert result.coverage == (1, 1)
     assert result.scans["C-C/a"].values["fsd_full"] == pytest.approx(0.0, abs=1e-12)
     none = replace(scan, energy=np.full(40, np.nan))
-    result = bsct.analyse([none], records_of(none, scan.energy, scan.forces), "m", "id", bsct.Settings())
+    result = bsct.analyse(scan_set(none), records_of(none, scan.energy, scan.forces), "m", "id", Settings())
     assert result.scans["C-C/a"].reason == "the reference labels no frame of this scan"
 
 
@@ -176,9 +186,9 @@ def test_a_refined_path_goes_through_every_frame_in_equal_steps(refine):
 
 
 def test_refining_does_not_change_the_other_numbers_and_is_named(tmp_path):
-    plain = run_bsct([Spring(4.0)], scan_set(), out=tmp_path)
-    fine = run_bsct([Spring(4.0)], scan_set(), out=tmp_path, settings=bsct.Settings(refine=3))
-    one, three = (run.models["spring"].scans["C-C/a"].values for run in (plain, fine))
+    plain = run("bsct", [Spring(4.0)], scan_set(), out=tmp_path)
+    fine = run("bsct", [Spring(4.0)], scan_set(), out=tmp_path, settings=Settings(refine=3))
+    one, three = (run_.models["spring"].scans["C-C/a"].values for run_ in (plain, fine))
     assert three["fsd_full"] == one["fsd_full"]
     assert "work_energy_residual[refine=3]_full" in three
     assert "work_energy_residual_full" not in three
@@ -186,52 +196,52 @@ def test_refining_does_not_change_the_other_numbers_and_is_named(tmp_path):
 
 def test_a_run_resumes_by_content(tmp_path):
     model = Spring()
-    run_bsct([model], scan_set(), out=tmp_path)
+    run("bsct", [model], scan_set(), out=tmp_path)
     assert model.calls == 40
-    again = run_bsct([model], scan_set(), out=tmp_path)
+    again = run("bsct", [model], scan_set(), out=tmp_path)
     assert model.calls == 40
-    refined = run_bsct([model], scan_set(), out=tmp_path, settings=bsct.Settings(refine=2))
+    refined = run("bsct", [model], scan_set(), out=tmp_path, settings=Settings(refine=2))
     assert model.calls == 79
     assert again.models["spring"].coverage == refined.models["spring"].coverage == (1, 1)
 
 
 def test_other_weights_under_the_same_name_are_refused(tmp_path):
-    run_bsct([Spring(5.0)], scan_set(), out=tmp_path)
-    with pytest.raises(RecordError, match="another identity"):
-        run_bsct([Spring(5.1)], scan_set(), out=tmp_path)
+    run("bsct", [Spring(5.0)], scan_set(), out=tmp_path)
+    with pytest.raises(RecordError, match="the model changed since"):
+        run("bsct", [Spring(5.1)], scan_set(), out=tmp_path)
 
 
 def test_other_data_in_the_same_folder_is_refused(tmp_path):
-    run_bsct([Spring()], scan_set(), out=tmp_path)
+    run("bsct", [Spring()], scan_set(), out=tmp_path)
     with pytest.raises(ValueError, match=r"another data .*--out"):
-        run_bsct([Spring()], scan_set(diatomic("C-C/b")), out=tmp_path)
+        run("bsct", [Spring()], scan_set(diatomic("C-C/b")), out=tmp_path)
 
 
 def test_models_of_one_name_must_be_told_apart(tmp_path):
     with pytest.raises(ValueError, match="NAME=SPEC"):
-        run_bsct([Spring(), Spring(6.0)], scan_set(), out=tmp_path)
+        run("bsct", [Spring(), Spring(6.0)], scan_set(), out=tmp_path)
 
 
 def test_a_failing_model_keeps_the_rest_and_is_retried_on_request(tmp_path):
     short = diatomic("C-C/short", b=np.linspace(0.5, 1.9, 20))
     data = scan_set(diatomic("C-C/long", b=np.linspace(0.9, 3.0, 20)), short)
-    run = run_bsct([Spring(fail_below=0.8)], data, out=tmp_path)
-    result = run.models["spring"]
+    whole = run("bsct", [Spring(fail_below=0.8)], data, out=tmp_path)
+    result = whole.models["spring"]
     assert result.coverage == (1, 2)
-    assert not run.complete
+    assert not whole.complete
     assert result.scans["C-C/short"].reason == "frame 0: ArithmeticError: too close"
     assert result.estimates["fsd_full"].n == 1
-    still = run_bsct([Spring()], data, out=tmp_path)
+    still = run("bsct", [Spring()], data, out=tmp_path)
     assert still.models["spring"].coverage == (1, 2)
-    mended = run_bsct([Spring()], data, out=tmp_path, retry_failed=True)
+    mended = run("bsct", [Spring()], data, out=tmp_path, way=Way(retry_failed=True))
     assert mended.complete
 
 
 class Broken(Spring):
     """Returns what no potential may return."""
 
-    def predict(self, batch):
-        good = super().predict(batch)
+    def compute(self, batch):
+        good = super().compute(batch)
         if self.name == "nan":
             return Prediction(good.energy, good.forces * np.nan)
         return Prediction(good.energy, good.forces[:-1])
@@ -240,43 +250,40 @@ class Broken(Spring):
 @pytest.mark.parametrize(
     ("name", "reason"), [("nan", "predicted forces is not finite"), ("short", "forces for 1 atoms")]
 )
-@pytest.mark.parametrize("chunk", [1, 8])
-def test_what_is_no_prediction_is_a_failure(tmp_path, name, reason, chunk):
-    run = run_bsct([Broken(name=name, chunk=chunk)], scan_set(), out=tmp_path)
-    assert run.models[name].coverage == (0, 1)
-    assert reason in run.models[name].scans["C-C/a"].reason
+@pytest.mark.parametrize("batch", [1, 8])
+def test_what_is_no_prediction_is_a_failure(tmp_path, name, reason, batch):
+    result = run("bsct", [Broken(name=name, batch=batch)], scan_set(), out=tmp_path)
+    assert result.models[name].coverage == (0, 1)
+    assert reason in result.models[name].scans["C-C/a"].reason
 
 
 def test_a_batched_model_is_asked_in_batches_and_its_failures_are_single(tmp_path):
-    model = Spring(fail_below=0.85, chunk=16)
-    result = run_bsct([model], scan_set(), out=tmp_path).models["spring"]
+    model = Spring(fail_below=0.85, batch=16)
+    result = run("bsct", [model], scan_set(), out=tmp_path).models["spring"]
     assert result.scans["C-C/a"].reason == "frame 0: ArithmeticError: too close"
-    lines = (tmp_path / "records" / "spring.jsonl").read_text().splitlines()[1:]
+    lines = (tmp_path / "records" / "spring.evaluate.jsonl").read_text().splitlines()[1:]
     records = [json.loads(line) for line in lines]
     assert sum(record["status"] == "failed" for record in records) == 1
-    notes = [record["note"] for record in records if "note" in record]
-    assert len(notes) == 15
-    assert notes[0] == "predicted alone: a batch of 16 raised ArithmeticError: too close"
 
 
 def test_a_run_is_read_back_from_its_folder_without_the_model(tmp_path):
     write_scan_set(tmp_path / "springs.h5", scan_set())
-    run = run_bsct([Spring(4.0)], tmp_path / "springs.h5", out=tmp_path / "run")
-    again = load_bsct(tmp_path / "run")
-    assert again.as_json() == run.as_json()
+    result = run("bsct", [Spring(4.0)], tmp_path / "springs.h5", out=tmp_path / "run")
+    again = load_run(tmp_path / "run")
+    assert again.as_json() == result.as_json()
     write_scan_set(tmp_path / "springs.h5", scan_set(diatomic("C-C/b")))
     with pytest.raises(ValueError, match="has changed"):
-        load_bsct(tmp_path / "run")
+        load_run(tmp_path / "run")
 
 
 def test_planning_counts_what_is_done_and_writes_nothing(tmp_path):
-    (before,) = plan_bsct([Spring()], scan_set(), out=tmp_path / "run")
-    assert (before.frames, before.done) == (40, 0)
+    (before,) = plan("bsct", [Spring()], scan_set(), out=tmp_path / "run")
+    assert (before.items, before.done) == (40, 0)
     assert before.seconds > 0
     assert not (tmp_path / "run").exists()
-    run_bsct([Spring()], scan_set(), out=tmp_path / "run")
-    (after,) = plan_bsct([Spring()], scan_set(), out=tmp_path / "run")
-    assert (after.frames, after.done, after.seconds) == (40, 40, 0)
+    run("bsct", [Spring()], scan_set(), out=tmp_path / "run")
+    (after,) = plan("bsct", [Spring()], scan_set(), out=tmp_path / "run")
+    assert (after.items, after.done, after.seconds) == (40, 40, 0)
 
 
 def test_selection_takes_the_first_of_each_bond_type_in_order():
@@ -293,7 +300,7 @@ def test_paired_comparison_uses_scans_both_finished():
         records = {}
         for scan in finished:
             records |= records_of(scan, factor * scan.energy, factor * scan.forces)
-        return bsct.analyse(scans, records, str(factor), "id", bsct.Settings())
+        return bsct.analyse(scan_set(*scans), records, str(factor), "id", Settings())
 
     soft, stiff = scaled(0.9, scans[:3]), scaled(1.3, scans[1:])
     difference = bsct.compare(soft, stiff, "force_mae_full")
@@ -313,4 +320,4 @@ def test_frames_travel_unchecked_and_are_checked_on_arrival():
 def test_alpha_is_refused_where_one_part_moves_alone():
     angle = replace(diatomic(), atoms=[0, 1, 0])
     with pytest.raises(ValueError, match="leave the setting at 'length'"):
-        list(bsct.plan([angle], "x", bsct.Settings(coordinate="alpha")))
+        list(bsct.plan(scan_set(angle), Settings(coordinate="alpha")))
