@@ -104,7 +104,7 @@ def _load(spec: str, where: Path | str) -> tuple[ModuleType, str]:
             return module, path.read_text(encoding="utf-8") if path.suffix == ".py" else ""
         return _load_file(where)
     except ModuleNotFoundError as error:
-        raise ValueError(f"model {spec!r}: {error}; is it installed in this environment?") from error
+        raise ValueError(f"model {spec!r}: {error}: is it installed in this environment?") from error
     except Exception as error:
         raise ValueError(f"model {spec!r}: importing it raised {type(error).__name__}: {error}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from sfumato.potentials.adopted import adopted, is_potential
@@ -261,7 +262,13 @@ class FromFactory(Potential):
 
 
 def _from_factory(spec: str, device: str, dtype: str) -> Potential:
-    made = call_factory(spec, device=device, dtype=dtype)
+    try:
+        made = call_factory(spec, device=device, dtype=dtype)
+    except ValueError as error:
+        close = get_close_matches(spec.partition(":")[0], NAMED, n=1, cutoff=0.75)
+        if isinstance(error.__cause__, ModuleNotFoundError) and close:
+            raise ValueError(f"{error} Or did you mean {close[0]!r}?") from error
+        raise
     if is_potential(made.thing):
         return _on(FromFactory(adopted(made.thing), made.source), device)
     if isinstance(made.thing, type) or not (
