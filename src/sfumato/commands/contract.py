@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
+from sfumato.commands.options import Flat
 from sfumato.commands.screen import DONE, PARTIAL, say
 
 if TYPE_CHECKING:
@@ -34,8 +35,20 @@ class CheckOptions:
     json: Path | None = None
 
 
-def check(model: str, options: CheckOptions) -> int:
-    """Run a potential through the contract; print what passed and failed."""
+CHECKING = CheckOptions()
+
+
+def register(app: App) -> None:
+    """Add the command."""
+    app.command(check)
+
+
+def check(
+    model: Annotated[str, Parameter(help="A name, file.py:factory, or mindscaip:nano; see `sfumato list`.")],
+    *,
+    options: Annotated[CheckOptions, Flat] = CHECKING,
+) -> int:
+    """Run a potential through the contract: symmetries, derivatives, smoothness; exit 0 if it holds."""
     from rich.console import Console
 
     from sfumato.config import read_settings

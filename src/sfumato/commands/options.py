@@ -87,7 +87,8 @@ def options_of(settings: type[BaseModel], base: type[PlanOptions]) -> type[PlanO
         (name, Annotated[_typed(info.annotation), flag], field(default=None))
         for name, info in settings.model_fields.items()
     ]
-    made = make_dataclass(base.__name__, fields, bases=(base,), frozen=True, kw_only=True)
+    own = {"__module__": __name__}  # without it the command line takes the class for one of Python's own
+    made = make_dataclass(base.__name__, fields, bases=(base,), namespace=own, frozen=True, kw_only=True)
     parts = [_arguments(kind.__doc__ or "") for kind in reversed(base.__mro__[:-1])]
     made.__doc__ = "\n".join(["Options.", "", "Args:", *parts, _arguments(settings.__doc__ or "")])
     return made

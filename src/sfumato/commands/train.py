@@ -9,8 +9,9 @@ from pathlib import Path
 from signal import SIGTERM
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
+from sfumato.commands.options import Flat
 from sfumato.commands.screen import DONE, say
 
 if TYPE_CHECKING:
@@ -35,8 +36,20 @@ class TrainOptions:
     inexact: Annotated[bool, Parameter(negative="")] = False
 
 
-def train(config: Path, options: TrainOptions) -> int:
-    """Train a model or go on; print how it goes, where the model is and what to do with it."""
+TRAINING = TrainOptions()
+
+
+def register(app: App) -> None:
+    """Add the command."""
+    app.command(train)
+
+
+def train(
+    config: Annotated[Path, Parameter(help="YAML: model, data and stages (docs/training.md).")],
+    *,
+    options: Annotated[TrainOptions, Flat] = TRAINING,
+) -> int:
+    """Train a model; resumes where it stopped."""
     from sfumato.execution.runner import Stopped
     from sfumato.training.launch import run
 

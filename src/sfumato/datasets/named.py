@@ -114,6 +114,17 @@ DATASETS: dict[str, DataSet] = {
             bundled="bsct-mini-gfn2.h5",
         ),
         DataSet(
+            name="bsct-medium",
+            description="27 scans of bsct-spice, molecules of 15 to 35 atoms, three of each bond type",
+            level="wB97M-D3(BJ)/def2-TZVPPD",
+            licence="MIT",
+            source=f"Liu et al. 2026, arXiv 2602.04861; github.com/ryanliu30/bsct at {_BSCT_COMMIT}",
+            identity="e4a4a6530bd8fe5c89697bbfdfde9b7f3f8face88126c22d2eda088600717ee2",
+            counts=tuple((bond, 3) for bond in _BONDS),
+            frames=2700,
+            bundled="bsct-medium.h5",
+        ),
+        DataSet(
             name="organic-mini",
             description="configurations of 365 small molecules, split by molecule",
             level="GFN2-xTB",
