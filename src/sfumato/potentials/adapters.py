@@ -162,7 +162,8 @@ def sevennet(model: str, device: str = "cpu") -> Potential:
         from sevenn.calculator import SevenNetCalculator
 
         calculator = SevenNetCalculator(model, device=device)
-    return FromASE(calculator, _name("sevennet", model), elements=calculator.type_map, device=device)
+    name = _name("sevennet", model)
+    return FromASE(calculator, name, elements=calculator.type_map, device=device, charge=False)
 
 
 def chgnet(model: str, device: str = "cpu") -> Potential:
@@ -184,7 +185,8 @@ def chgnet(model: str, device: str = "cpu") -> Potential:
 
         made = CHGNet.from_file(model) if model else CHGNet.load(verbose=False)
         calculator = CHGNetCalculator(made, use_device=device)
-    return InBox(FromASE(calculator, _name("chgnet", model), elements=range(1, 95), device=device))
+    name = _name("chgnet", model)
+    return InBox(FromASE(calculator, name, elements=range(1, 95), device=device, charge=False))
 
 
 def mace(model: str, device: str = "cpu") -> Potential:
@@ -206,7 +208,10 @@ def mace(model: str, device: str = "cpu") -> Potential:
         made = torch.load(model, map_location=device)
         dtype = str(next(made.parameters()).dtype).removeprefix("torch.")
         calculator = MACECalculator(models=made, device=device, default_dtype=dtype)
-    return FromASE(calculator, _name("mace", model), elements=calculator.z_table.zs, device=device)
+    # Models with long-range charges, and those that embed the total charge and spin.
+    charge = "Polar" in type(made).__name__ or bool(getattr(made, "embedding_specs", None))
+    name = _name("mace", model)
+    return FromASE(calculator, name, elements=calculator.z_table.zs, device=device, charge=charge)
 
 
 def _name(kind: str, model: str) -> str:

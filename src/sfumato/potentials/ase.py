@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, finalize
 
 import numpy as np
 
 from sfumato.io import to_ase
 from sfumato.potentials.fingerprint import fingerprint
 from sfumato.potentials.potential import Abilities, MissingElementError, Potential
+from sfumato.potentials.scratch import new_folder, remove_folder
 from sfumato.systems import Batch, Failure, Floats, Prediction, System
 
 if TYPE_CHECKING:
@@ -24,7 +29,9 @@ class FromASE(Potential):
     on what was computed before it (calculators restart from old densities otherwise). Total charge and
     multiplicity are stated where calculators look for them: in `Atoms.info` (`charge`, and 2S+1 as
     `multiplicity` and `spin`) and, where they are not those of a neutral singlet, as initial charges and
-    magnetic moments, spread over all atoms.
+    magnetic moments, spread over all atoms. A calculator that runs a program and exchanges files with it
+    gets a working folder of its own in every process, inside the one it was set up with if that is not the
+    current folder; it is removed at the end.
 
     Args:
         calculator: any object with ASE's calculator interface.
@@ -32,6 +39,7 @@ class FromASE(Potential):
         identity: hash of its weights and settings; default `fingerprint(calculator)`.
         elements: atomic numbers it knows; None: leave it to the calculator to complain.
         device: where it computes.
+        charge: whether total charge and multiplicity may change what it computes.
     """
 
     name: str
@@ -45,23 +53,27 @@ class FromASE(Potential):
         identity: str | None = None,
         elements: Collection[int] | None = None,
         device: str = "cpu",
+        charge: bool = True,
     ) -> None:
         self.inner, self.name = calculator, name
         self.identity = identity or fingerprint(calculator)
         self.abilities = Abilities(
             elements=None if elements is None else frozenset(int(z) for z in elements),
             stress="stress" in getattr(calculator, "implemented_properties", ()),
-            charge=True,
+            charge=charge,
             device=device,
         )
+        # Of each calculator that works with files; as it was set up, so that a copy finds its own.
+        self._stated = [str(part.directory) for part in _with_files(calculator)]
 
     def compute(self, batch: Batch) -> Prediction:
         """Evaluate structure by structure; whatever the calculator raises is the failure of that one.
 
         Returns:
             Energies, forces, and stress if every structure is periodic in three directions and the
-            calculator offers it.
+            calculator gives it; one that offers a stress and then has none has none.
         """
+        _give_folders(self, self._stated)
         asked = bool(batch.pbc.all()) and self.abilities.stress
         return Prediction.join([self._predicted(system, asked) for system in batch])
 
@@ -80,15 +92,15 @@ class FromASE(Potential):
         if hasattr(self.inner, "reset"):
             self.inner.reset()
         atoms.calc = self.inner
-        energy = float(atoms.get_potential_energy())
-        forces = np.array(atoms.get_forces(apply_constraint=False), dtype=float)
-        if forces.shape != (len(system), 3):
-            raise ValueError(
-                f"{self.name}: the calculator returned forces of shape {forces.shape} for {len(system)} "
-                f"atoms; expected ({len(system)}, 3)"
-            )
-        stress = np.asarray(atoms.get_stress(voigt=False), dtype=float) if asked else None
-        return energy, forces, stress
+        energy = _numbers(atoms.get_potential_energy(), (), f"{self.name}: energy")
+        # Not by way of Atoms, which takes for granted that forces are an array.
+        forces = _numbers(self.inner.get_forces(atoms), (len(system), 3), f"{self.name}: forces")
+        stress = None
+        if asked:
+            # Packages list a stress for all of their models, whether or not a model has it.
+            with suppress(NotImplementedError, KeyError, AttributeError):
+                stress = np.asarray(atoms.get_stress(voigt=False), dtype=float)
+        return float(energy), forces, stress
 
 
 def from_ase(
@@ -109,6 +121,60 @@ def from_ase(
         The potential; see `FromASE`.
     """
     return FromASE(calculator, name, identity, elements)
+
+
+def _numbers(value: Any, shape: tuple[int, ...], what: str) -> Floats:
+    """Return a calculator's result as an array, whatever kind of array, tensor or list it is.
+
+    Args:
+        value: the result; axes of length one before those of `shape`, and no axes at all, are accepted.
+        shape: what it must have.
+        what: what to call it in an error.
+
+    Raises:
+        ValueError: no numbers, or another shape; a transposed array is not turned, because of three atoms
+            nobody could tell.
+    """
+    if value is None:
+        raise ValueError(f"{what}: the calculator returned None")
+    value = value.detach().cpu().numpy() if hasattr(value, "detach") else value
+    try:
+        array = np.array(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what}: the calculator returned no numbers: {error}") from None
+    flat = array.ndim == 1 and array.size == int(np.prod(shape))
+    if not flat and array.shape != (1,) * (array.ndim - len(shape)) + shape:
+        raise ValueError(f"{what}: the calculator returned shape {array.shape}, expected {shape}")
+    return array.reshape(shape)
+
+
+_FOLDERS: WeakKeyDictionary[FromASE, int] = WeakKeyDictionary()
+"""The process in which each potential's calculators were given their folders."""
+
+
+def _give_folders(potential: FromASE, stated: Sequence[str]) -> None:
+    """Let every calculator that works with files work in a folder of this process."""
+    if not stated or _FOLDERS.get(potential) == os.getpid():
+        return
+    for part, place in zip(_with_files(potential.inner), stated, strict=True):
+        here = Path(place).resolve() == Path.cwd()
+        folder = new_folder("ase", None if here else Path(place).resolve())
+        finalize(potential, remove_folder, folder)
+        part.directory = type(part.directory)(folder)
+    _FOLDERS[potential] = os.getpid()
+
+
+def _with_files(calculator: Any, depth: int = 3) -> list[Any]:
+    """Return the calculators that write files, those inside of others too (sums, corrections)."""
+    writes = any(hasattr(calculator, word) for word in ("write_input", "write_inputfiles"))
+    found = [calculator] if writes and hasattr(calculator, "directory") else []
+    if depth:
+        held = getattr(calculator, "__dict__", {})
+        for name in ("mixer", "calcs", "calculators", "calc", "dft", "calculator"):
+            inner = held.get(name)
+            for part in inner if isinstance(inner, list | tuple) else [inner] * (inner is not None):
+                found += _with_files(part, depth - 1)
+    return found
 
 
 def _atoms(system: System) -> Atoms:

@@ -96,7 +96,7 @@ def test_charge_and_multiplicity_are_where_calculators_look(spec, charge, multip
         ("raise RuntimeError('no convergence')", "^RuntimeError: no convergence$"),
         ("return float('nan'), np.zeros((2, 3))", "not finite"),
         ("return 0.0, np.full((2, 3), np.inf)", "not finite"),
-        ("return 0.0, np.zeros((3, 3))", r"forces of shape \(3, 3\)"),
+        ("return 0.0, np.zeros((3, 3))", r"forces: .* shape \(3, 3\)"),
     ],
 )
 def test_a_point_without_numbers_is_a_failure_with_its_reason(spec, body, reason):

@@ -166,6 +166,23 @@ class TestTBLite:
         np.testing.assert_allclose(here.forces, there.forces, rtol=0, atol=1e-6)
         assert abs(here.energy - TBLite().label(WATER).energy) > 1e-3
 
+    @pytest.mark.parametrize(
+        ("z", "apart", "multiplicities", "energy"),
+        [(64, 2.49, (1, 8), -403.901), (63, 2.50, (1, 7), -404.092)],
+    )
+    def test_lanthanides_have_their_4f_shell_in_the_core(self, z, apart, multiplicities, energy):
+        x = apart * np.array([[0, 0, 0], [1, 0, 0], [-0.5, 0.75**0.5, 0], [-0.5, -(0.75**0.5), 0]])
+        for multiplicity in multiplicities:
+            label = TBLite().label(System(np.array([z, 17, 17, 17]), x, multiplicity=multiplicity))
+            assert label.energy == pytest.approx(energy, abs=1e-3)
+        with pytest.raises(ValueError, match=f"is {multiplicities[1]}, or 1 with the 4f electrons left out"):
+            TBLite().label(System(np.array([z, 17, 17, 17]), x, multiplicity=2))
+
+    def test_a_slab_is_refused_rather_than_made_periodic_in_all_directions(self):
+        slab = System(np.array([2]), np.zeros((1, 3)), np.diag([4.0, 4, 0]), [True, True, False])
+        with pytest.raises(ValueError, match="enough vacuum and make it fully periodic"):
+            TBLite().label(slab)
+
     def test_identity_follows_method_and_settings(self):
         variants = [TBLite(), TBLite("GFN1-xTB"), TBLite(accuracy=1.0), TBLite(max_iterations=50)]
         assert len({engine.identity for engine in variants}) == 4
@@ -258,6 +275,18 @@ class TestPySCF:
         # All electrons of iodine would be about −7000 hartree.
         iodide = System(np.array([53, 1]), np.array([[0, 0, 0], [0, 0, 1.61]]))
         assert CHEAP.label(iodide).energy == pytest.approx(-298.28 * HARTREE, abs=1.0)
+
+    def test_valence_basis_sets_get_the_core_potentials_that_belong_to_them(self):
+        chloride = System(np.array([17, 1]), np.array([[0, 0, 0], [0, 0, 1.28]]))
+        label = PySCF("pbe", "lanl2dz", grid_level=1).label(chloride)
+        # All electrons of chlorine would be about −12500 eV and pull with more than 100 eV/Å.
+        assert label.energy == pytest.approx(-15.5 * HARTREE, abs=10)
+        assert np.abs(label.forces).max() < 10
+
+    def test_a_nonlocal_functional_is_affordable_and_its_forces_are_the_gradient(self):
+        engine = PySCF("wb97m-v", "sto-3g", grid_level=1)
+        label = engine.label(HYDROGEN)
+        assert label.forces[1, 2] == pytest.approx(slope(engine, HYDROGEN, 1, 2, 4e-3), abs=1e-4)
 
     def test_a_hard_case_is_converged_by_second_order_steps(self):
         label = PySCF("pbe", "def2-svp", max_cycle=12).label(DICARBON)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sfumato.files import temporary_name
 from sfumato.potentials.engines import HYDROGEN, PSI4_KNOWN, WATER, Psi4, PySCF
 from sfumato.potentials.engines import psi4 as psi4_engine
 from sfumato.systems import System
@@ -175,7 +176,7 @@ class TestProcess:
 
     def test_it_dies_with_a_killed_parent(self):
         code = (
-            "import os, signal; from sfumato.reference.engines import Psi4;"
+            "import os, signal; from sfumato.potentials.engines import Psi4;"
             "engine = Psi4('pbe', 'sto-3g'); engine.identity;"
             "print(engine._process()._process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
         )
@@ -193,12 +194,10 @@ class TestProcess:
         monkeypatch.setenv("PSI_SCRATCH", str(tmp_path))
         gone = subprocess.Popen([sys.executable, "-c", ""])
         gone.wait()
-        start = f"sfumato-psi4-{psi4_engine.platform.node()}-"
-        dead, alive, foreign = (
-            f"{start}{gone.pid}-a",
-            f"{start}{os.getppid()}-b",
-            "sfumato-psi4-elsewhere-1-c",
-        )
+        name = temporary_name("sfumato-psi4")
+        dead = name.replace(f"-{os.getpid()}-", f"-{gone.pid}-")
+        alive = name.replace(f"-{os.getpid()}-", f"-{os.getppid()}-")
+        foreign = ".sfumato-psi4.elsewhere-1-0123456789abcdef.part"
         for name in (dead, alive, foreign):
             (tmp_path / name).mkdir()
         engine = Psi4("pbe", "sto-3g", max_cycle=33)

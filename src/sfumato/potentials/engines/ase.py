@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from sfumato.potentials.engines.engine import Engine, Label, _failed, _refuse_overlap
-from sfumato.potentials.potential import Potential
+from sfumato.potentials.potential import Abilities, Potential
 from sfumato.systems import Batch, System, digest
 
 
@@ -46,6 +46,11 @@ class ASE(Engine):
         if self.known not in ("", identity):
             raise ValueError(f"ase: {self.spec} changed while the campaign was going; start it again")
         return made, identity
+
+    @property
+    def abilities(self) -> Abilities:
+        """Those of the calculator, one structure at a time; its stress is no label."""
+        return replace(self._made[0].abilities, batch=1, stress=False, level=self.spec)
 
     @property
     def identity(self) -> str:

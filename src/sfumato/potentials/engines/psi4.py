@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 import weakref
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,8 @@ from sfumato.potentials.engines.engine import (
     _unpaired,
     _version,
 )
+from sfumato.potentials.potential import Abilities
+from sfumato.potentials.scratch import new_folder, remove_folder
 from sfumato.systems import Floats, System, digest
 from sfumato.units import BOHR, HARTREE, HARTREE_PER_BOHR
 
@@ -55,8 +55,8 @@ class _Process:
 
     def __init__(self, python: str, settings: dict[str, Any]) -> None:
         # Psi4 leaves files where it runs, and its complaints are wanted if it dies.
-        self._folder = _new_folder()
-        self._errors = Path(self._folder.name) / "errors"
+        self._folder = new_folder("psi4", os.environ.get("PSI_SCRATCH"))
+        self._errors = self._folder / "errors"
         threads = str(settings["threads"])
         with self._errors.open("wb") as errors:
             try:
@@ -65,12 +65,12 @@ class _Process:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=errors,
-                    cwd=self._folder.name,
+                    cwd=self._folder,
                     env=os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
                     text=True,
                 )
             except OSError as error:
-                self._folder.cleanup()
+                remove_folder(self._folder)
                 raise ValueError(f"Psi4: cannot run {python}: {error.strerror}") from None
         self._lock = threading.Lock()
         # Called when nobody needs it any more, at the latest when Python ends.
@@ -116,34 +116,13 @@ class _Process:
         return self.end.alive and self._process.poll() is None
 
 
-def _new_folder() -> tempfile.TemporaryDirectory[str]:
-    """Make a folder that tells whose it is, and remove those of this machine's processes that were killed."""
-    place = Path(os.environ.get("PSI_SCRATCH") or tempfile.gettempdir())
-    ours = f"sfumato-psi4-{platform.node()}-"
-    for old in place.glob(f"{ours}*"):
-        owner = old.name.removeprefix(ours).partition("-")[0]
-        if owner.isdigit() and not _lives(int(owner)):
-            shutil.rmtree(old, ignore_errors=True)
-    return tempfile.TemporaryDirectory(prefix=f"{ours}{os.getpid()}-", dir=place)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _end(process: subprocess.Popen[str], folder: tempfile.TemporaryDirectory[str]) -> None:
+def _end(process: subprocess.Popen[str], folder: Path) -> None:
     process.kill()
     assert process.stdin is not None
     with suppress(BrokenPipeError):  # a request that nobody will read
         process.stdin.close()
     with process:  # closes the other pipe and waits
-        folder.cleanup()
+        remove_folder(folder)
 
 
 _running: dict[tuple[int, Psi4], _Process] = {}
@@ -187,6 +166,11 @@ class Psi4(Engine):
     def level(self) -> str:
         """Functional and basis, for example "wb97m-d3bj/def2-tzvppd"."""
         return f"{self.xc}/{self.basis}"
+
+    @property
+    def abilities(self) -> Abilities:
+        """Those of an engine, for molecules only."""
+        return replace(super().abilities, periodic=False)
 
     @property
     def identity(self) -> str:

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sfumato.potentials.engines.cores import core_potentials
 from sfumato.potentials.engines.engine import (
     Engine,
     Label,
@@ -25,14 +26,18 @@ from sfumato.potentials.engines.engine import (
     _unpaired,
     _version,
 )
+from sfumato.potentials.potential import Abilities
 from sfumato.systems import Floats, System, digest
 from sfumato.units import BOHR, HARTREE, HARTREE_PER_BOHR
 
 PYSCF_KNOWN = {("wb97m-d3bj", "def2-tzvppd", True, 3): (-1.170448400, -76.479722606)}
 """Energies of hydrogen and water in hartree for (xc, basis, density_fit, grid_level)."""
 
-DEF2_ECP_ABOVE = 36
-"""The def2 basis sets replace the cores of heavier elements by potentials, which PySCF leaves to the user."""
+NONLOCAL_GRID_LEVEL = 1
+"""Of the non-local part of functionals such as wb97m-v, whose cost grows with the square of the grid."""
+
+DEF2 = ("def2-svp", "def2-tzvp", "def2-qzvp")
+"""Beginnings of basis sets whose identity does not depend on how their core potentials are looked up."""
 
 LEVEL_SHIFT = 0.3
 """Hartree by which the virtual orbitals are raised when a plain SCF does not converge."""
@@ -125,10 +130,18 @@ class PySCF(Engine):
         return f"{self.xc}/{self.basis}"
 
     @property
+    def abilities(self) -> Abilities:
+        """Those of an engine, for molecules only."""
+        return replace(super().abilities, periodic=False)
+
+    @property
     def identity(self) -> str:
         """SHA-256 of functional, basis, settings and versions."""
         settings = (self.density_fit, self.grid_level, self.grid_response, self.conv_tol, self.max_cycle)
-        return digest([self._engine(), self.xc, self.basis, np.array(settings, dtype=float)])
+        more = [] if self.basis.lower().startswith(DEF2) else ["core potentials of the basis"]
+        if self.xc.lower().endswith(("-v", "_v", "vv10")):
+            more.append(f"non-local grid {NONLOCAL_GRID_LEVEL}")
+        return digest([self._engine(), self.xc, self.basis, np.array(settings, dtype=float), *more])
 
     def _engine(self) -> str:
         engine = f"pyscf {_version('pyscf', 'dft')}"
@@ -140,13 +153,12 @@ class PySCF(Engine):
         """Return the unsolved mean field of a structure."""
         unpaired = _unpaired(system)
         pyscf = _import_pyscf()
-        def2 = self.basis.lower().startswith("def2")
         try:
             molecule = pyscf.gto.Mole(
                 atom=[(int(z), x) for z, x in zip(system.numbers, system.positions / BOHR)],
                 unit="Bohr",
                 basis=self.basis,
-                ecp={int(z): self.basis for z in set(system.numbers) if def2 and z > DEF2_ECP_ABOVE},
+                ecp=core_potentials(self.basis, system.numbers),
                 charge=system.charge,
                 spin=unpaired,
                 verbose=0,
@@ -168,14 +180,14 @@ class PySCF(Engine):
         """Converge a mean field in place and return what it took; `mf.converged` tells the outcome."""
         grids = type(mf.grids)
         if guess is None:
-            mf.grids = grids(mf.mol)
-            mf.grids.level, mf.conv_tol = 0, 1e-5
+            mf.grids, mf.nlcgrids = grids(mf.mol), grids(mf.mol)
+            mf.grids.level, mf.nlcgrids.level, mf.conv_tol = 0, 0, 1e-5
             mf.kernel()
             guess, mf.conv_tol = mf.make_rdm1(), self.conv_tol
         elif np.shape(guess)[-2:] != (mf.mol.nao, mf.mol.nao):
             raise ValueError(f"PySCF: a guess of shape {np.shape(guess)} is not a density of this structure")
-        mf.grids = grids(mf.mol)
-        mf.grids.level = self.grid_level
+        mf.grids, mf.nlcgrids = grids(mf.mol), grids(mf.mol)
+        mf.grids.level, mf.nlcgrids.level = self.grid_level, min(self.grid_level, NONLOCAL_GRID_LEVEL)
         mf.kernel(dm0=guess)
         if mf.converged:
             return ""

@@ -26,8 +26,32 @@ TBLITE_KNOWN = {
 }
 """Energies of hydrogen and water in hartree."""
 
+LANTHANUM, LUTETIUM = 57, 71
+
 TBLITE_DAMPINGS = (0.4, 0.1)
 """Mixer dampings tried in turn: tblite's default, and a cautious one that brings most stubborn SCFs home."""
+
+
+def _unpaired_valence(system: System) -> int:
+    """Return the number of unpaired electrons outside the 4f shells, which GFN-xTB counts as core.
+
+    A lanthanide has three valence electrons there, whatever its 4f shell. The multiplicity may be that of
+    all electrons, with the 4f shells of high spin and parallel, or that of the valence electrons alone.
+    """
+    z = system.numbers[(system.numbers > LANTHANUM) & (system.numbers <= LUTETIUM)]
+    in_core = z - LANTHANUM
+    high_spin = int(np.minimum(in_core, 14 - in_core).sum())
+    if not high_spin:
+        return _unpaired(system)
+    electrons = int(system.numbers.sum() - in_core.sum()) - system.charge
+    for unpaired in (system.multiplicity - 1 - high_spin, system.multiplicity - 1):
+        if 0 <= unpaired <= electrons and (electrons - unpaired) % 2 == 0:
+            return unpaired
+    raise ValueError(
+        f"{electrons} electrons outside the 4f shells (charge {system.charge}) cannot have multiplicity "
+        f"{system.multiplicity}, neither with the {high_spin} unpaired 4f electrons nor without them; for no "
+        f"unpaired valence electrons it is {high_spin + 1}, or 1 with the 4f electrons left out"
+    )
 
 
 @dataclass(frozen=True)
@@ -71,10 +95,16 @@ class TBLite(Engine):
             Energy and forces.
 
         Raises:
-            ValueError: tblite is missing, atoms overlap, or charge and multiplicity do not fit the electrons.
+            ValueError: tblite is missing, the system is periodic in some directions only, atoms overlap, or
+                charge and multiplicity do not fit the electrons.
         """
         engine = f"tblite {_version('tblite', 'xtb')}"
-        unpaired = _unpaired(system)
+        if system.pbc.any() and not system.pbc.all():
+            raise ValueError(
+                "tblite: the structure is periodic in some directions only, and tblite knows all three or "
+                "none; give it a cell with enough vacuum and make it fully periodic"
+            )
+        unpaired = _unpaired_valence(system)
         _refuse_overlap(system)
         from tblite.interface import Calculator
 
