@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sfumato.commands.progress import duration
 from sfumato.io import Exclusion
-from sfumato.report.tables import number, plain_table, some
+from sfumato.report.numbers import number
+from sfumato.report.tables import plain_table, shorten
+from sfumato.words import duration
 
 if TYPE_CHECKING:
     from sfumato.campaigns.scans import Geometry
@@ -78,7 +79,7 @@ def exclusion_table(excluded: Iterable[Exclusion]) -> RenderableType:
         reasons = {exclusion.reason for exclusion in alike}
         reason = alike[0].reason if len(reasons) == 1 else f"for example {alike[0].reason}"
         names = dict.fromkeys(exclusion.name for exclusion in alike)
-        table.add_row(str(len(alike)), Text(reason), some(list(names)))
+        table.add_row(str(len(alike)), Text(reason), shorten(list(names)))
     return table
 
 

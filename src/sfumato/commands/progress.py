@@ -11,20 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from sfumato.execution.runner import Tally
+from sfumato.words import duration
 
 LINE_SECONDS = 30.0
-
-
-def duration(seconds: float | None) -> str:
-    """Return a time span a person reads at a glance, for example "3 min 20 s"."""
-    if seconds is None:
-        return "–"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def summary(tally: Tally, unit: str) -> str:

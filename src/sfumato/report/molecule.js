@@ -28,7 +28,8 @@
       const width = canvas.clientWidth, height = canvas.clientHeight;
       canvas.width = width * ratio;
       canvas.height = height * ratio;
-      pen.setTransform(ratio, 0, 0, ratio, width / 2, height / 2);
+      pen.setTransform(ratio, 0, 0, ratio, ratio * width / 2, ratio * height / 2);
+      const ink = getComputedStyle(canvas).getPropertyValue('--ink') || '#000';
       const tall = scene.scanned.length === 2 ? 1.6 : 1;  // what a bond pulls apart lies along the width
       const scale = 0.48 * Math.min(width, tall * height) / reach;
       const atoms = atomsAt(frame).map(v => times(turn, v));
@@ -52,7 +53,7 @@
           pen.lineTo(...flat(part.ends[1]));
           pen.setLineDash(part.scanned ? [6, 5] : []);
           pen.lineWidth = part.scanned ? 2 : Math.max(2, 0.16 * scale);
-          pen.strokeStyle = part.scanned ? '#000' : '#9a9a9a';
+          pen.strokeStyle = part.scanned ? ink : '#9a9a9a';
           pen.stroke();
           continue;
         }
@@ -63,7 +64,7 @@
         pen.fill();
         const moved = scene.scanned.length === 1 && scene.scanned[0] === part.atom;
         pen.lineWidth = moved ? 4 : 1;
-        pen.strokeStyle = moved ? '#000' : '#333';
+        pen.strokeStyle = moved ? ink : '#333';
         pen.stroke();
         const symbol = scene.symbols[part.atom];
         if (symbol === 'H' || symbol === 'C') continue;
@@ -75,6 +76,7 @@
       }
       const angle = scene.degrees ? ` (${scene.degrees[frame].toFixed(1)}°)`.replace('-', '−') : '';
       output.textContent = `${scene.lengths[frame].toFixed(3)} Å${angle}`;
+      select.dispatchEvent(new CustomEvent('frame', {detail: scene.lengths[frame]}));
     };
 
     const load = () => {
@@ -98,6 +100,7 @@
     slider.addEventListener('input', draw);
     select.addEventListener('change', load);
     addEventListener('resize', draw);
+    matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
     load();
   });
 })();

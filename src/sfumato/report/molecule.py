@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
-from sfumato.reference.scans import degrees
 from sfumato.systems import Floats, Scan
 
 COLORS = {
@@ -44,15 +44,29 @@ MARKS = {
 }
 
 
-def scene(scan: Scan) -> dict[str, Any]:
-    """Return what a drawing needs: two frames where atoms move on straight lines, otherwise all.
-
-    The line through the scanned bond, the ends of the angle, the axis of the torsion or the way of the site
-    lies along x, the widest spread across it along y, its middle at the origin.
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A scan to draw.
 
     Args:
         scan: any scan.
+        degrees: (F,) the angle or torsion of every frame; None for scans of lengths.
     """
+
+    scan: Scan
+    degrees: Floats | None = None
+
+
+def scene(drawn: Drawn) -> dict[str, Any]:
+    """Return what a drawing needs: two frames where atoms move on straight lines, otherwise all.
+
+    The line through the scanned bond, the ends of the angle, the axis of the torsion or the path of the site
+    lies along x, the widest spread across it along y, its middle at the origin.
+
+    Args:
+        drawn: the scan.
+    """
+    scan, turn = drawn.scan, drawn.degrees
     ends = _line(scan)
     center = ends[0].mean(axis=0)
     axis = ends[-1, 1] - ends[-1, 0]
@@ -64,7 +78,6 @@ def scene(scan: Scan) -> dict[str, Any]:
     frame = np.stack([axis, second, np.cross(axis, second)])
     places = np.round((scan.positions - center) @ frame.T, 4)
     symbols = [chemical_symbols[z] for z in scan.numbers]
-    turn = degrees(scan)
     return {
         "symbols": symbols,
         "radii": [round(float(covalent_radii[z]), 3) for z in scan.numbers],
@@ -93,15 +106,15 @@ def _straight(scan: Scan) -> bool:
     return bool(np.abs(first + share * (last - first) - scan.positions).max() < STRAIGHT)
 
 
-def viewer(scans: Mapping[str, Scan], select: str) -> str:
-    """Return the drawing that follows a selector.
+def viewer(scans: Mapping[str, Drawn], select: str) -> str:
+    """Return the drawing that follows a selector; its slider moves the line that is called "frame" in figures.
 
     Args:
         scans: by the selector's option values.
         select: the selector's element id.
     """
-    scenes = json.dumps({key: scene(scan) for key, scan in scans.items()}).replace("<", "\\u003c")
-    kinds = [kind for kind in COORDINATE if kind in {scan.kind for scan in scans.values()}]
+    scenes = json.dumps({key: scene(drawn) for key, drawn in scans.items()}).replace("<", "\\u003c")
+    kinds = [kind for kind in COORDINATE if kind in {drawn.scan.kind for drawn in scans.values()}]
     label = COORDINATE[kinds[0]] if len(kinds) == 1 else "Coordinate"
     marks = ". ".join(MARKS[kind] for kind in kinds)
     return (

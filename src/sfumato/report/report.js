@@ -3,18 +3,48 @@
   const config = {responsive: true, displaylogo: false, displayModeBar: narrow ? false : 'hover',
     toImageButtonOptions: {format: 'svg'},
     modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d']};
-  const draw = (div, id) => {
-    const {data, layout} = JSON.parse(document.getElementById(id).textContent);
+  const all = (what, act) => document.querySelectorAll(what).forEach(act);
+  const darkness = matchMedia('(prefers-color-scheme: dark)');
+  const inTheDark = JSON.parse(document.getElementById('dark-colors').textContent);
+  let printing = false;
+
+  const recolored = (part, key = '') => {
+    if (typeof part === 'string') return key.endsWith('color') ? inTheDark[part.toUpperCase()] ?? part : part;
+    if (Array.isArray(part)) return part.map(each => recolored(each, key));
+    if (part === null || typeof part !== 'object') return part;
+    return Object.fromEntries(Object.entries(part).map(([name, value]) => [name, recolored(value, name)]));
+  };
+  // The line that a molecule's slider moves is the shape of this name.
+  const frameOf = layout => (layout.shapes || []).findIndex(shape => shape.name === 'frame');
+  const draw = div => {
+    const found = JSON.parse(document.getElementById(div.dataset.figure).textContent);
+    const {data, layout} = darkness.matches && !printing ? recolored(found) : found;
+    const at = frameOf(layout);
+    if (at >= 0 && div.frame !== undefined) Object.assign(layout.shapes[at], {x0: div.frame, x1: div.frame});
     if (narrow) layout.dragmode = false;  // a finger on a figure scrolls the page
+    if (printing) layout.width = 660;
     Plotly.react(div, data, layout, config);
   };
-  const all = (what, act) => document.querySelectorAll(what).forEach(act);
-  all('.plot', div => draw(div, div.dataset.figure));
+  all('.plot', draw);
   all('select[data-plot]', select => {
-    const show = () => draw(document.getElementById(select.dataset.plot), select.value);
-    select.addEventListener('change', show);
-    show();
+    const div = document.getElementById(select.dataset.plot);
+    select.addEventListener('change', () => {
+      div.dataset.figure = select.value;
+      div.frame = undefined;
+      draw(div);
+    });
+    select.addEventListener('frame', event => {
+      div.frame = event.detail;
+      const at = frameOf(div.layout);
+      if (at >= 0) Plotly.relayout(div, {[`shapes[${at}].x0`]: div.frame, [`shapes[${at}].x1`]: div.frame});
+    });
+    // A browser that comes back to the page keeps what was selected.
+    if (div.dataset.figure !== select.value) select.dispatchEvent(new Event('change'));
   });
+  darkness.addEventListener('change', () => all('.plot', draw));
+  addEventListener('beforeprint', () => { printing = true; all('.plot', draw); });
+  addEventListener('afterprint', () => { printing = false; all('.plot', draw); });
+
   const value = (row, k) => row.children[k].dataset.value ?? row.children[k].textContent;
   const order = (a, b) => (a === '') - (b === '') || (isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b);
   all('th.sort', th => {
@@ -32,7 +62,14 @@
     th.addEventListener('click', sort);
     th.addEventListener('keydown', key => { if (key.key === 'Enter') sort(); });
   });
-  addEventListener('beforeprint', () => all('.plot', div => Plotly.relayout(div, {width: 660})));
-  const restored = {width: null, autosize: true};
-  addEventListener('afterprint', () => all('.plot', div => Plotly.relayout(div, restored)));
+
+  const measure = box => {
+    const scroll = box.firstElementChild, hidden = scroll.scrollWidth - scroll.clientWidth;
+    box.classList.toggle('clipped', hidden > 1);
+    box.classList.toggle('more', hidden - scroll.scrollLeft > 1);
+  };
+  all('.wide', box => {
+    box.firstElementChild.addEventListener('scroll', () => measure(box), {passive: true});
+    new ResizeObserver(() => measure(box)).observe(box.firstElementChild);
+  });
 })();

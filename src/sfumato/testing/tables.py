@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sfumato.commands.progress import duration
-from sfumato.report.tables import number
+from sfumato.report.numbers import number
+from sfumato.report.tables import plain_table
+from sfumato.words import duration
 
 if TYPE_CHECKING:
     from sfumato.testing import ContractReport, Result
@@ -43,7 +43,7 @@ def verdict(report: ContractReport) -> Text:
 
 
 def _results(report: ContractReport) -> Table:
-    table = _table()
+    table = plain_table(None)
     table.add_column("", no_wrap=True)
     table.add_column("check", no_wrap=True)
     table.add_column("measured", justify="right", no_wrap=True)
@@ -62,7 +62,7 @@ def _reasons(report: ContractReport) -> Table:
     groups: dict[str, list[Result]] = {}
     for result in report.results:
         groups.setdefault(result.reason, []).append(result)
-    table = _table()
+    table = plain_table(None)
     table.add_column("what is checked", overflow="fold", ratio=1)
     table.add_column("its tolerance, and why", overflow="fold", ratio=1)
     for reason, results in groups.items():
@@ -85,9 +85,3 @@ def _numbers(result: Result) -> tuple[str, str]:
     if math.isnan(result.tolerance):
         return "", ""
     return number(result.measured), f"{number(result.tolerance)} {result.unit}".strip()
-
-
-def _table() -> Table:
-    return Table(
-        caption_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
-    )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from sfumato.commands.progress import duration
-from sfumato.protocols.bsct.figures import COLORS, DASHES, blank_figure
-from sfumato.report.html import figure_block, page
-from sfumato.report.tables import number, plain_table
+from sfumato.report.figures import blank_figure, escaped, look_of
+from sfumato.report.html import Page, figure_block
+from sfumato.report.numbers import number
+from sfumato.report.tables import plain_table
+from sfumato.words import duration
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -74,12 +74,13 @@ def curve_figure(logs: Mapping[str, Log], key: str, title: str) -> Figure:
     figure = blank_figure(f"Held-out {title}", 440)
     for k, (name, log) in enumerate(logs.items()):
         lines = [line for line in evaluations(log) if key in line]
+        color, dash, _ = look_of(k)
         figure.add_scatter(
             x=[line["seconds"] / 60 for line in lines],
             y=[1e3 * line[key] for line in lines],
             mode="lines+markers",
-            name=escape(name, quote=False),
-            line={"color": COLORS[k % len(COLORS)], "dash": DASHES[k // len(COLORS) % len(DASHES)]},
+            name=escaped(name),
+            line={"color": color, "dash": dash},
             marker={"size": 4},
             text=[f"step {line['step']}: {1e3 * line[key]:.3g}" for line in lines],
             hoverinfo="text+name",
@@ -89,8 +90,10 @@ def curve_figure(logs: Mapping[str, Log], key: str, title: str) -> Figure:
     return figure
 
 
-def curve_page(logs: Mapping[str, Log]) -> str:
-    """Return an HTML page with the curves; it asks for nothing outside itself."""
+def curve_page(logs: Mapping[str, Log]) -> Page:
+    """Return the page with the curves."""
     note = "Each point is an evaluation of the averaged weights; interruptions are left out of the time."
-    figures = [figure_block(f"c{k}", curve_figure(logs, *shown), note) for k, shown in enumerate(SHOWN)]
-    return page("Training", "held-out errors while models were trained; written by Sfumato", figures)
+    figures = [(f"training-{key}", curve_figure(logs, key, title)) for key, title in SHOWN]
+    blocks = [figure_block(name, figure, note) for name, figure in figures]
+    below = "held-out errors while models were trained; written by Sfumato"
+    return Page("Training", below, blocks, figures=figures)

@@ -2,55 +2,51 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from sfumato.metrics.stats import Estimate
-from sfumato.protocols.run import BsctRun
-from sfumato.report.tables import interval, metrics_of, number
+from sfumato.files import write_text
+from sfumato.protocols.bsct.tables import estimate_of, shared_metrics
+from sfumato.report.export import csv_text, latex_text, markdown_text
+from sfumato.report.numbers import interval, number
+from sfumato.report.tables import settings_note
 from sfumato.words import nearest
 
+if TYPE_CHECKING:
+    from sfumato.metrics.stats import Estimate
+    from sfumato.protocols.protocol import Run
 
-def csv_table(run: BsctRun) -> str:
+HEADLINE = ("fsd", "fsd_compress", "fsd_stretch", "force", "work_stretch")
+
+
+def csv_table(run: Run) -> str:
     """Return one line per model, bond type ("all" first) and metric: mean, interval, scans counted."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("model", "bond", "metric", "mean", "low95", "high95", "scans", "of"))
 
-    def write(model: str, bond: str, metric: str, e: Estimate) -> None:
-        values = [repr(float(v)) if np.isfinite(v) else "" for v in (e.mean, e.low, e.high)]
-        writer.writerow((model, bond, metric, *values, e.n, e.total))
+    def line(model: str, bond: str, metric: str, e: Estimate) -> list[Any]:
+        values = [repr(float(v)) if math.isfinite(v) else "" for v in (e.mean, e.low, e.high)]
+        return [model, bond, metric, *values, e.n, e.total]
 
+    rows = []
     for model in run.models.values():
         for metric, estimate in model.estimates.items():
-            write(model.name, "all", metric, estimate)
-            for bond, part in model.by_bond[metric].items():
-                write(model.name, bond, metric, part)
-    return out.getvalue()
+            rows.append(line(model.name, "all", metric, estimate))
+            rows += [line(model.name, bond, metric, e) for bond, e in model.by_bond[metric].items()]
+    return csv_text(("model", "bond", "metric", "mean", "low95", "high95", "scans", "of"), rows)
 
 
-def markdown_table(run: BsctRun) -> str:
+def markdown_table(run: Run) -> str:
     """Return the headline numbers, mean [95 % interval], with coverage, as a Markdown table."""
-    head, *rows = _headline(run)
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in lines)
+    return markdown_text(*_headline(run), settings_note(run.settings))
 
 
-def latex_table(run: BsctRun) -> str:
+def latex_table(run: Run) -> str:
     """Return the same as a LaTeX tabular (package booktabs)."""
-    head, *rows = [[_latex(cell) for cell in row] for row in _headline(run)]
-    body = "".join(f"{' & '.join(row)} \\\\\n" for row in rows)
-    columns = "l" + "r" * (len(head) - 1)
-    top = f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{' & '.join(head)} \\\\\n\\midrule\n"
-    return f"{top}{body}\\bottomrule\n\\end{{tabular}}\n"
+    return latex_text(*_headline(run), settings_note(run.settings))
 
 
-FORMATS: dict[str, Callable[[BsctRun], str]] = {
+FORMATS: dict[str, Callable[[Run], str]] = {
     ".csv": csv_table,
     ".md": markdown_table,
     ".tex": latex_table,
@@ -58,34 +54,31 @@ FORMATS: dict[str, Callable[[BsctRun], str]] = {
 """By the ending of the file."""
 
 
-def write_table(run: BsctRun, path: Path) -> None:
-    """Write a run's table in the format that the file's ending names.
+def write_table(run: Run, path: Path) -> None:
+    """Write a run's table in the format that the file's ending names; replaces the file whole.
 
     Raises:
         ValueError: an ending that is none of `FORMATS`.
+        OSError: the file cannot be written; names it.
     """
     if path.suffix not in FORMATS:
         raise ValueError(
             f"{path}: tables are written as {', '.join(FORMATS)}; {nearest(path.suffix, FORMATS)}"
         )
-    path.write_text(FORMATS[path.suffix](run), encoding="utf-8")
+    write_text(path, FORMATS[path.suffix](run))
 
 
-def _headline(run: BsctRun) -> Sequence[list[str]]:
-    metrics = metrics_of(run.settings)
-    chosen = [metrics[word] for word in ("fsd", "fsd_compress", "fsd_stretch", "force", "work_stretch")]
-    rows = [["model", *(f"{metric.title} ({metric.unit})" for metric in chosen), "scans"]]
+def _headline(run: Run) -> tuple[list[str], list[list[str]]]:
+    metrics = shared_metrics(run)
+    chosen = [metrics[word] for word in HEADLINE]
+    head = ["model", *(f"{metric.title} ({metric.unit})" for metric in chosen), "scans"]
+    rows = []
     for model in run.models.values():
         n, total = model.coverage
-        cells = [_cell(model.estimates.get(metric.key)) for metric in chosen]
+        cells = [_cell(estimate_of(run, model, word)) for word in HEADLINE]
         rows.append([model.name, *cells, f"{n}/{total}"])
-    return rows
+    return head, rows
 
 
 def _cell(estimate: Estimate | None) -> str:
     return "n/a" if estimate is None else f"{number(estimate.mean)} {interval(estimate)}"
-
-
-def _latex(text: str) -> str:
-    text = re.sub(r"([&%$#_{}])", r"\\\1", text)
-    return text.replace("Å", r"\AA{}").replace("–", "--").replace("−", "$-$")

@@ -10,12 +10,12 @@ from sfumato.reference.scans import lever
 from sfumato.systems import Scan
 
 if TYPE_CHECKING:
-    from sfumato.protocols.run import BsctRun
+    from sfumato.protocols.protocol import Run
 
 
-def type_word(run: BsctRun) -> str:
+def type_word(run: Run) -> str:
     """Return what the strata of a run are: "bond type" if all its scans are of bonds, and so on."""
-    kinds = {scan.kind for scan in run.scan_set}
+    kinds = {scan.kind for scan in run.data}
     return f"{kinds.pop()} type" if len(kinds) == 1 else "type"
 
 
@@ -26,5 +26,5 @@ def coordinate_of(scan: Scan) -> tuple[str, str]:
         return "b", f"{kind} bond length b, Å"
     arm = lever(scan)
     if arm is None:
-        return "s", f"way s of {kind} from the first frame, Å"
+        return "s", f"displacement s of {kind} from the first frame, Å"
     return "s", f"{kind} {scan.kind}: arc length s, Å (1 Å is {math.degrees(1 / float(arm.mean())):.1f}°)"
