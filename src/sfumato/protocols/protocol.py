@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from sfumato.execution.records import Record
-from sfumato.jobs.job import Task
-from sfumato.jobs.models import Model
-
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from sfumato.execution.records import Record
+    from sfumato.jobs.job import Task
+    from sfumato.jobs.models import Model
     from sfumato.report.html import Page
 
 

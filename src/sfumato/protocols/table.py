@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
-from sfumato.potentials.factories import call_factory
 from sfumato.protocols.bsct import BSCT
 from sfumato.protocols.errors import Errors
 from sfumato.protocols.protocol import Protocol
@@ -35,6 +34,8 @@ def find_protocol(protocol: str | Protocol) -> Protocol:
     if protocol in added:
         return _made(added[protocol].load()(), protocol)
     if ":" in protocol:
+        from sfumato.potentials.factories import call_factory
+
         return _made(call_factory(protocol).thing, protocol)
     raise ValueError(f"there is no protocol {protocol!r}; {nearest(protocol, [*PROTOCOLS, *added])}")
 

@@ -6,18 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfumato.execution.records import Record
-from sfumato.jobs.job import Task
-from sfumato.protocols.bsct import analysis
-from sfumato.protocols.bsct.analysis import ModelResult
 from sfumato.protocols.bsct.settings import Settings
 from sfumato.protocols.protocol import Protocol, Run
-from sfumato.systems import ScanSet
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from sfumato.execution.records import Record
+    from sfumato.jobs.job import Task
+    from sfumato.protocols.bsct.analysis import ModelResult
     from sfumato.report.html import Page
+    from sfumato.systems import ScanSet
 
 
 class BSCT(Protocol):
@@ -38,12 +37,16 @@ class BSCT(Protocol):
 
     def plan(self, data: ScanSet, settings: Settings) -> Iterable[Task]:
         """See Protocol."""
+        from sfumato.protocols.bsct import analysis
+
         return analysis.plan(data, settings)
 
     def analyse(
         self, data: ScanSet, records: Mapping[str, Record], name: str, identity: str, settings: Settings
     ) -> ModelResult:
         """See Protocol."""
+        from sfumato.protocols.bsct import analysis
+
         return analysis.analyse(data, records, name, identity, settings)
 
     def describe(self, data: ScanSet) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from sfumato.config import Settings as Base
-from sfumato.metrics.smoothness import FSDSettings
+
+if TYPE_CHECKING:
+    from sfumato.metrics.smoothness import FSDSettings
 
 
 class Settings(Base):
@@ -34,4 +36,6 @@ class Settings(Base):
     @property
     def fsd(self) -> FSDSettings:
         """The part that belongs to the FSD's name."""
+        from sfumato.metrics.smoothness import FSDSettings
+
         return FSDSettings(self.floor, self.stride, self.coordinate, self.minimum)

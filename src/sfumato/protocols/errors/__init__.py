@@ -6,18 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfumato.execution.records import Record
-from sfumato.frames import FrameSet
-from sfumato.jobs.job import Task
-from sfumato.jobs.models import Model
-from sfumato.protocols.errors import analysis
-from sfumato.protocols.errors.analysis import ALL, ModelErrors
 from sfumato.protocols.errors.settings import Settings
 from sfumato.protocols.protocol import Protocol, Run
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from sfumato.execution.records import Record
+    from sfumato.frames import FrameSet
+    from sfumato.jobs.job import Task
+    from sfumato.jobs.models import Model
+    from sfumato.protocols.errors.analysis import ModelErrors
     from sfumato.report.html import Page
 
 
@@ -39,17 +38,23 @@ class Errors(Protocol):
 
     def settle(self, data: FrameSet, settings: Settings) -> Settings:
         """Name the split; a file that is not packed has none."""
+        from sfumato.protocols.errors.analysis import ALL, chosen_split
+
         asked = settings.split or (ALL if settings.source else None)
-        return settings.model_copy(update={"split": analysis.chosen_split(data, asked)})
+        return settings.model_copy(update={"split": chosen_split(data, asked)})
 
     def plan(self, data: FrameSet, settings: Settings) -> Iterable[Task]:
         """See Protocol."""
+        from sfumato.protocols.errors import analysis
+
         return analysis.plan(data, settings)
 
     def analyse(
         self, data: FrameSet, records: Mapping[str, Record], name: str, identity: str, settings: Settings
     ) -> ModelErrors:
         """See Protocol."""
+        from sfumato.protocols.errors import analysis
+
         return analysis.analyse(data, records, name, identity, settings)
 
     def facts(self, model: Model) -> dict[str, Any]:
@@ -99,6 +104,8 @@ def training_facts(spec: str) -> dict[str, str | None] | None:
 
 def seen(run: Run) -> dict[str, str]:
     """Return what each model had of its frames in its training; a model that saw none is left out."""
+    from sfumato.protocols.errors.analysis import ALL
+
     known = {}
     for name, model in run.models.items():
         training = run.manifest["models"][name].get("training") or {}
