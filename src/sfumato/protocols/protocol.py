@@ -124,6 +124,14 @@ class Protocol(ABC):
         """
         raise ValueError(f"{run.folder}: the protocol {self.name} has no paired comparison")
 
+    def write_table(self, run: Run, path: Path) -> None:
+        """Write the headline table of a run to a file: .csv, .md or .tex.
+
+        Raises:
+            ValueError: this protocol has none, or another ending.
+        """
+        raise ValueError(f"{run.folder}: the protocol {self.name} has no table for a file")
+
 
 @dataclass(frozen=True, eq=False)
 class Run:

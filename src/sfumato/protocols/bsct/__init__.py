@@ -74,3 +74,9 @@ class BSCT(Protocol):
         from sfumato.protocols.bsct.tables import comparison_table
 
         return comparison_table(run, metric)
+
+    def write_table(self, run: Run, path: Path) -> None:
+        """See Protocol."""
+        from sfumato.protocols.bsct.export import write_table
+
+        write_table(run, path)
