@@ -256,7 +256,7 @@ def failure_list(groups: Sequence[Failures], unit: str) -> str:
         return ", ".join(items[:ITEMS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
     rows = [
-        f'<th>{escape(g.model)}</th><td data-value="{len(g.items)}">{len(g.items)}</td>'
+        f'<th>{escape(g.model)}</th><td data-value="{g.count}">{g.count}</td>'
         f"{words_cell(g.reason)}{words_cell(which(g.items))}"
         for g in groups
     ]

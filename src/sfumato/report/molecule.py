@@ -107,7 +107,9 @@ def _straight(scan: Scan) -> bool:
 
 
 def viewer(scans: Mapping[str, Drawn], select: str) -> str:
-    """Return the drawing that follows a selector; its slider moves the line that is called "frame" in figures.
+    """Return the drawing that follows a selector.
+
+    Its slider also moves the shape called "frame" of the figure that the selector shows.
 
     Args:
         scans: by the selector's option values.

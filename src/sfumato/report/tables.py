@@ -92,11 +92,18 @@ class Failures:
         model: its name.
         reason: of the first; where reasons differ in their numbers, as an example.
         items: their names.
+        unnamed: how many there are besides.
     """
 
     model: str
     reason: str
     items: list[str] = field(default_factory=list)
+    unnamed: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.items) + self.unnamed
 
 
 def group_failures(failures: Iterable[tuple[str, str, str]]) -> list[Failures]:
@@ -134,7 +141,7 @@ def failure_table(
     table.add_column("reason", overflow="fold")
     table.add_column("which", overflow="fold")
     for group in groups[:most]:
-        share = f"{len(group.items)}/{totals[group.model]}"
+        share = f"{group.count}/{totals[group.model]}"
         table.add_row(Text(group.model), share, Text(group.reason), shorten(group.items))
     if len(groups) > most:
         table.caption = f"and {len(groups) - most} more reasons; the HTML report lists all"

@@ -1,7 +1,7 @@
 """Tables of the Bond Smoothness Characterization Test for a terminal 80 columns wide.
 
-Models of one run may be measured with different settings. Some settings are part of a number's name; a column shows
-the number of that kind that each model has, and a line below says whose settings differ.
+Models of one run may be measured with different settings. Some settings are part of a number's name; a column
+shows the number of that kind that each model has, and a line below says whose settings differ.
 """
 
 from __future__ import annotations

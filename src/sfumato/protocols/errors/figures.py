@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 import math
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sfumato.protocols.bsct.figures import COLORS, GRAY, SYMBOLS, blank_figure
+from sfumato.report.figures import GRAY, blank_figure, escaped, look_of
 from sfumato.systems import Floats
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from sfumato.protocols.errors.run import EvalRun
+    from sfumato.protocols.protocol import Run
 
 MOST = 4000
 """Points drawn; of more, so many at random, always the same ones."""
 
 
-def energy_parity(run: EvalRun) -> Figure:
+Points = dict[str, tuple[Floats, Floats]]
+"""Model → reference and predicted values; nan where there is no prediction."""
+
+
+def energy_parity(run: Run) -> Figure:
     """Show predicted against reference energies, both from the mean reference of the composition."""
-    batch, reference = run.frames.batch, run.frames.labels.energy
-    composition = np.zeros((len(batch), 119), dtype=np.int64)
-    np.add.at(composition, (batch.index, batch.numbers), 1)
-    _, code = np.unique(composition, axis=0, return_inverse=True)
-    code = code.reshape(-1)
-    zero = (np.bincount(code, reference) / np.bincount(code))[code]
-    atoms = np.diff(batch.offsets)
-    found = {name: (model.energy - zero) / atoms for name, model in run.models.items()}
+    points: Points = {}
+    for name, model in run.models.items():
+        batch, reference = model.frames.batch, model.frames.labels.energy
+        composition = np.zeros((len(batch), 119), dtype=np.int64)
+        np.add.at(composition, (batch.index, batch.numbers), 1)
+        _, code = np.unique(composition, axis=0, return_inverse=True)
+        code = code.reshape(-1)
+        zero = (np.bincount(code, reference) / np.bincount(code))[code]
+        atoms = np.diff(batch.offsets)
+        points[name] = (reference - zero) / atoms, (model.energy - zero) / atoms
     title = "Energies from the mean of their composition: the diagonal is right"
-    return _parity(title, "energy, eV/atom", (reference - zero) / atoms, found)
+    return _parity(title, "energy, eV/atom", points)
 
 
-def force_parity(run: EvalRun) -> Figure:
+def force_parity(run: Run) -> Figure:
     """Show predicted against reference force components."""
-    found = {name: model.forces.reshape(-1) for name, model in run.models.items()}
-    title = "Force components: the diagonal is right"
-    return _parity(title, "force component, eV/Å", run.frames.labels.forces.reshape(-1), found)
+    points = {
+        name: (model.frames.labels.forces.reshape(-1), model.forces.reshape(-1))
+        for name, model in run.models.items()
+    }
+    return _parity("Force components: the diagonal is right", "force component, eV/Å", points)
 
 
-def magnitude_figure(run: EvalRun) -> Figure:
+def magnitude_figure(run: Run) -> Figure:
     """Show the force error by the size of the reference force."""
     figure = blank_figure("Force error by the size of the reference force", 420)
     for k, (name, model) in enumerate(run.models.items()):
@@ -57,8 +64,8 @@ def magnitude_figure(run: EvalRun) -> Figure:
             x=middle,
             y=1e3 * error,
             mode="lines+markers",
-            name=escape(name, quote=False),
-            marker={"color": COLORS[k % len(COLORS)], "symbol": SYMBOLS[k % len(SYMBOLS)], "size": 8},
+            name=escaped(name),
+            marker={"color": look_of(k)[0], "symbol": look_of(k)[2], "size": 8},
             text=[f"{span}: {1e3 * e:.3g} meV/Å, {n} atoms" for span, e, n in zip(spans, error, atoms)],
             hoverinfo="text",
         )
@@ -68,22 +75,27 @@ def magnitude_figure(run: EvalRun) -> Figure:
     return figure
 
 
-def _parity(title: str, axis: str, reference: Floats, found: dict[str, Floats]) -> Figure:
+def _parity(title: str, axis: str, points: Points) -> Figure:
     figure = blank_figure(title, 560)
-    known = np.flatnonzero(np.isfinite(reference))
-    if len(known) > MOST:
-        known = np.sort(np.random.default_rng(0).choice(known, MOST, replace=False))
-    x = reference[known]
-    ends = [float(x.min()), float(x.max())] if len(x) else [0.0, 1.0]
+    known = {name: np.flatnonzero(np.isfinite(reference)) for name, (reference, _) in points.items()}
+    drawn = {
+        name: rows
+        if len(rows) <= MOST
+        else np.sort(np.random.default_rng(0).choice(rows, MOST, replace=False))
+        for name, rows in known.items()
+    }
+    shown = np.concatenate([points[name][0][rows] for name, rows in drawn.items()] or [np.zeros(0)])
+    ends = [float(shown.min()), float(shown.max())] if len(shown) else [0.0, 1.0]
     line = {"color": GRAY, "dash": "dot"}
     figure.add_scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip", showlegend=False)
-    for k, (name, values) in enumerate(found.items()):
+    for k, (name, rows) in enumerate(drawn.items()):
+        reference, predicted = points[name]
         figure.add_scatter(
-            x=np.round(x, 5),
-            y=np.round(values[known], 5),
+            x=np.round(reference[rows], 5),
+            y=np.round(predicted[rows], 5),
             mode="markers",
-            name=escape(name, quote=False),
-            marker={"color": COLORS[k % len(COLORS)], "size": 4, "opacity": 0.45},
+            name=escaped(name),
+            marker={"color": look_of(k)[0], "size": 4, "opacity": 0.45},
         )
     figure.update_xaxes(title_text=f"reference {axis}")
     figure.update_yaxes(title_text=f"predicted {axis}")

@@ -2,88 +2,72 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sfumato.report.tables import interval, number, plain_table, some
+from sfumato.protocols import errors
+from sfumato.report.numbers import Metric
+from sfumato.report.tables import (
+    Failures,
+    coverage_cell,
+    estimate_cell,
+    group_failures,
+    plain_table,
+    settings_note,
+)
+from sfumato.report.tables import failure_table as failures_by_reason
 
 if TYPE_CHECKING:
-    from sfumato.metrics.stats import Estimate
-    from sfumato.protocols.errors.run import EvalRun
+    from sfumato.protocols.protocol import Run
+
+SHOWN_ELSEWHERE = ("split", "source")
+"""Settings that are no part of the line about settings."""
 
 
-@dataclass(frozen=True)
-class Number:
-    """How a number is presented.
-
-    Args:
-        key: its name in results.
-        title: for people.
-        unit: that it is shown in.
-        factor: that makes it of what results hold.
-        meaning: one sentence.
-    """
-
-    key: str
-    title: str
-    unit: str
-    factor: float
-    meaning: str
-
-    def of(self, numbers: Mapping[str, Estimate]) -> Estimate | None:
-        """Return it in its unit; None where nothing counts."""
-        from dataclasses import replace
-
-        e = numbers.get(self.key)
-        if e is None or not e.n:
-            return None
-        return replace(e, mean=self.factor * e.mean, low=self.factor * e.low, high=self.factor * e.high)
+def _milli(key: str, title: str, unit: str, meaning: str) -> Metric:
+    """Return a number that results hold in eV and tables show in meV."""
+    return Metric(key, title, unit, meaning, 1e3)
 
 
-_ENERGY, _TOTAL, _FORCE = ("meV/atom", 1e3), ("meV", 1e3), ("meV/Å", 1e3)
-
-NUMBERS = (
-    Number("energy_mae", "energy MAE", *_ENERGY, "Mean of |ΔE|/N, as they are, zeros of energy included."),
-    Number("energy_rmse", "energy RMSE", *_ENERGY, "Root of the mean of (ΔE/N)²."),
-    Number("total_energy_mae", "total energy MAE", *_TOTAL, "Mean of |ΔE|."),
-    Number("total_energy_rmse", "total energy RMSE", *_TOTAL, "Root of the mean of ΔE²."),
-    Number(
+METRICS = (
+    _milli("energy_mae", "energy MAE", "meV/atom", "Mean of |ΔE|/N, as they are, zeros of energy included."),
+    _milli("energy_rmse", "energy RMSE", "meV/atom", "Root of the mean of (ΔE/N)²."),
+    _milli("total_energy_mae", "total energy MAE", "meV", "Mean of |ΔE|."),
+    _milli("total_energy_rmse", "total energy RMSE", "meV", "Root of the mean of ΔE²."),
+    _milli(
         "relative_energy_mae",
         "relative energy MAE",
-        *_ENERGY,
+        "meV/atom",
         "The same, each ΔE from its mean over the composition: another zero of energy does not count.",
     ),
-    Number("force_mae", "force MAE", *_FORCE, "Mean of |ΔF| over components."),
-    Number("force_rmse", "force RMSE", *_FORCE, "Root of the mean of ΔF² over components."),
-    Number("force_cosine", "force cosine", "", 1.0, "Mean over atoms of the cosine between the two forces."),
-    Number(
+    _milli("force_mae", "force MAE", "meV/Å", "Mean of |ΔF| over components."),
+    _milli("force_rmse", "force RMSE", "meV/Å", "Root of the mean of ΔF² over components."),
+    Metric("force_cosine", "force cosine", "", "Mean over atoms of the cosine between the two forces."),
+    _milli(
         "rotation_energy",
         "energy, turned",
-        *_ENERGY,
+        "meV/atom",
         "Rotational error: mean change of E/N when the structure is turned at random.",
     ),
-    Number(
+    _milli(
         "rotation_force",
         "force, turned",
-        *_FORCE,
+        "meV/Å",
         "Rotational error: mean change of the force components, turned back.",
     ),
 )
 """Every number of a result."""
 
-TITLES = {number.key: number for number in NUMBERS}
+TITLES = {metric.key: metric for metric in METRICS}
 HEADLINE = ("energy_mae", "force_mae")
 
 
-def error_table(run: EvalRun) -> RenderableType:
+def error_table(run: Run) -> RenderableType:
     """Return energy and force errors by subset and model, and every number over all frames."""
-    facts = (run.frames.name, f"split {run.split}", run.frames.level, f"{len(run.frames)} frames")
-    head = Text(f"eval v1 · {' · '.join(facts)}\n", style="bold")
+    facts = (run.data.name, f"split {split_of(run)}", run.data.level, frames_of(run))
+    head = Text(f"{run.protocol.name} v{run.protocol.version} · {' · '.join(facts)}\n", style="bold")
     warned = [Text(f"{line}\n", style="bold red") for line in warnings(run)]
     parts: list[RenderableType] = [head, *warned, _by_subset(run), Text(), _numbers(run)]
     if not run.complete:
@@ -91,15 +75,30 @@ def error_table(run: EvalRun) -> RenderableType:
     return Group(*parts)
 
 
-def warnings(run: EvalRun) -> list[str]:
+def split_of(run: Run) -> str:
+    """Return which split the frames are of; several where models were asked about different ones."""
+    return " or ".join(dict.fromkeys(model.split for model in run.models.values()))
+
+
+def frames_of(run: Run) -> str:
+    """Return how many frames were used; several numbers where models were asked about different ones."""
+    return " or ".join(dict.fromkeys(str(len(m.frames)) for m in run.models.values())) + " frames"
+
+
+def subsets_of(run: Run) -> list[str]:
+    """Return the subsets that any model has numbers for, "all" first."""
+    return list(dict.fromkeys(name for model in run.models.values() for name in model.subsets))
+
+
+def warnings(run: Run) -> list[str]:
     """Return a line for each model whose errors say nothing about frames that it has not seen."""
     return [
-        f"{name} {what} (split {run.split}): its errors here are no test of it"
-        for name, what in run.seen.items()
+        f"{name} {what} (split {run.models[name].split}): its errors here are no test of it"
+        for name, what in errors.seen(run).items()
     ]
 
 
-def _by_subset(run: EvalRun) -> RenderableType:
+def _by_subset(run: Run) -> RenderableType:
     """As the columns of a table of errors by data set; several models are rows of their own."""
     several = len(run.models) > 1
     table = plain_table("Errors by subset" + ("" if several else f": {next(iter(run.models), '')}"))
@@ -108,63 +107,45 @@ def _by_subset(run: EvalRun) -> RenderableType:
         table.add_column("model", overflow="fold")
     table.add_column("frames", justify="right", no_wrap=True)
     for key in HEADLINE:
-        table.add_column(f"{TITLES[key].title}, {TITLES[key].unit}", justify="right")
-    for subset in next(iter(run.models.values())).subsets if run.models else ():
-        for k, model in enumerate(run.models.values()):
+        table.add_column(TITLES[key].heading, justify="right")
+    for subset in subsets_of(run):
+        for k, model in enumerate(m for m in run.models.values() if subset in m.subsets):
             numbers = model.subsets[subset]
             words = [Text("" if k else subset), *([Text(model.name)] if several else [])]
-            table.add_row(
-                *words, _frames(numbers["energy_mae"]), *(_cell(TITLES[key], numbers) for key in HEADLINE)
-            )
-    table.caption = "Mean [95 % interval, whole molecules resampled]."
+            e = numbers["energy_mae"]
+            cells = [estimate_cell(TITLES[key].of(numbers)) for key in HEADLINE]
+            table.add_row(*words, coverage_cell(e.n, e.total), *cells)
+    note = settings_note(run.settings, SHOWN_ELSEWHERE)
+    table.caption = Text("Mean [95 % interval, whole molecules resampled]." + (f"\n{note}" if note else ""))
     return table
 
 
-def _numbers(run: EvalRun) -> RenderableType:
+def _numbers(run: Run) -> RenderableType:
     table = plain_table("All frames together")
     table.add_column("", overflow="fold")
     table.add_column("unit", no_wrap=True)
     for model in run.models.values():
         table.add_column(Text(model.name), justify="right", overflow="fold")
-    for shown in NUMBERS:
-        cells = [_cell(shown, model.subsets["all"]) for model in run.models.values()]
-        table.add_row(shown.title, shown.unit, *cells)
+    for metric in METRICS:
+        cells = [estimate_cell(metric.of(model.subsets["all"])) for model in run.models.values()]
+        table.add_row(metric.title, metric.unit, *cells)
     return table
 
 
-def failure_table(run: EvalRun) -> RenderableType:
+def failure_table(run: Run) -> RenderableType:
     """Return which frames do not count and why."""
-    table = plain_table("Frames that do not count")
-    table.add_column("model", overflow="fold")
-    table.add_column("frames", justify="right", no_wrap=True)
-    table.add_column("reason", overflow="fold")
-    table.add_column("which", overflow="fold")
-    for model, reason, frames in failures(run):
-        table.add_row(Text(model), str(len(frames)), Text(reason), some([str(k) for k in frames]))
-    for result in run.models.values():
-        if result.missing:
-            table.add_row(Text(result.name), str(result.missing), "not evaluated yet", "")
-    return table
+    return failures_by_reason(failures(run), "frames", {m.name: m.coverage[1] for m in run.models.values()})
 
 
-def failures(run: EvalRun) -> list[tuple[str, str, list[int]]]:
-    """Return (model, reason, frames), the most frequent first; numbers in a reason do not tell it apart."""
-    groups: dict[tuple[str, str], tuple[str, list[int]]] = {}
-    for model in run.models.values():
-        for frame, reason in model.failed:
-            kind = re.sub(r"\d+(\.\d+)?", "…", reason)
-            groups.setdefault((model.name, kind), (reason, []))[1].append(frame)
-    rows = [(name, reason, frames) for (name, _), (reason, frames) in groups.items()]
-    return sorted(rows, key=lambda row: -len(row[2]))
+def failures(run: Run) -> list[Failures]:
+    """Return what does not count by model and reason, the most frequent first."""
 
-
-def _frames(e: Estimate) -> Text:
-    return Text(f"{e.n}/{e.total}", style="" if e.n == e.total else "bold red")
-
-
-def _cell(shown: Number, numbers: Mapping[str, Estimate]) -> Text:
-    e = shown.of(numbers)
-    if e is None:
-        return Text("n/a", style="dim")
-    text = Text.assemble(number(e.mean), " ", (interval(e), "dim"))
-    return text if e.n == e.total else text.append(f" n={e.n}", "bold")
+    groups = group_failures(
+        (model.name, reason, str(frame)) for model in run.models.values() for frame, reason in model.failed
+    )
+    left = [
+        Failures(model.name, "not evaluated yet", unnamed=model.missing)
+        for model in run.models.values()
+        if model.missing
+    ]
+    return groups + left
