@@ -1,6 +1,6 @@
 """Append-only record files: one JSON line per finished item, keyed by content, safe against any kill.
 
-The first line is a header that says what made the records (protocol, version, subject). A file whose
+The first line is a header that says what made the records (job, version, subject). A file whose
 header differs from what is asked for is refused: records of other weights are never mixed.
 """
 
@@ -55,14 +55,14 @@ class Header:
     """What made the records of a file.
 
     Args:
-        protocol: for example "bsct".
-        version: of the protocol; versions are added, never edited.
+        job: for example "evaluate"; in files of version 0.1.0 the protocol.
+        version: of the job; versions are added, never edited.
         subject: name of the model or engine.
         identity: SHA-256 of the subject's weights and settings.
         provenance: package versions, host facts; informative, not compared.
     """
 
-    protocol: str
+    job: str
     version: int
     subject: str
     identity: str
@@ -83,17 +83,37 @@ class Header:
             raise RecordError(f"{path}: not a record file (its first line is no header)") from None
         if schema != SCHEMA:
             raise RecordError(f"{path}: record schema {schema}; this version of sfumato reads {SCHEMA}")
+        if "protocol" in facts:  # written by version 0.1.0
+            facts["job"] = facts.pop("protocol")
+        kinds = {"job": str, "version": int, "subject": str, "identity": str, "provenance": dict}
+        if facts.keys() != kinds.keys() or not all(isinstance(facts[k], kind) for k, kind in kinds.items()):
+            raise RecordError(f"{path}: damaged header: expected {', '.join(kinds)}")
         return cls(**facts)
 
     def require(self, expected: Header, path: Path) -> None:
         """Raise if the file was made by another protocol version or another subject."""
-        for what in ("protocol", "version", "subject", "identity"):
-            found, wanted = getattr(self, what), getattr(expected, what)
-            if found != wanted:
+        if self.identity != expected.identity:
+            raise RecordError(
+                f"{path}: the model changed since these records were made ({self.identity[:8]} then, "
+                f"{expected.identity[:8]} now); --fresh starts anew, NAME=SPEC keeps both"
+            )
+        for what in ("job", "version", "subject"):
+            present, wanted = getattr(self, what), getattr(expected, what)
+            if present != wanted:
                 raise RecordError(
-                    f"{path} holds records of another {what}: {str(found)[:16]}, not {str(wanted)[:16]}. "
+                    f"{path} holds records of another {what}: {present}, not {wanted}. "
                     "Choose another --out, or move the file away to start again."
                 )
+
+
+def read_header(path: Path) -> Header:
+    """Return the header of a record file.
+
+    Raises:
+        RecordError: it has none.
+    """
+    with path.open("rb") as file:
+        return Header.parse(file.readline(), path)
 
 
 def read_records(path: Path) -> tuple[Header, dict[str, Record]]:
@@ -129,6 +149,14 @@ def _read(path: Path) -> tuple[Header, dict[str, Record], int]:
     return header, records, intact
 
 
+def _set_aside(path: Path) -> None:
+    """Rename a file to the first free of NAME.old-1, NAME.old-2, …"""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    path.rename(aside)
+
+
 class RecordFile:
     """A record file open for appending by one process.
 
@@ -140,9 +168,11 @@ class RecordFile:
         RecordError: the file belongs to other settings, is damaged, or another process is writing to it.
     """
 
-    def __init__(self, path: Path, header: Header) -> None:
-        self.path = path
+    def __init__(self, path: Path, header: Header, fresh: bool = False) -> None:
+        self.path, self.header = path, header
         path.parent.mkdir(parents=True, exist_ok=True)
+        if fresh and path.exists():
+            _set_aside(path)
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by `close`)
         try:
             self._lock()
