@@ -61,7 +61,7 @@ def config(tmp_path, monkeypatch):
 class Misbehaves:
     """Squares numbers; strings say what to do instead."""
 
-    def build(self):
+    def build(self, device):
         def one(item):
             match item.payload:
                 case "die":
@@ -121,7 +121,7 @@ def test_pilots_keep_the_limits_of_a_local_pool_and_leave_nothing_behind(config,
 
 @dataclass(frozen=True)
 class Unbuildable:
-    def build(self):
+    def build(self, device):
         raise ValueError("no such model")
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfumato.execution.pool import GIB, Lost, PoolSettings, resident, run_pool
+from sfumato.execution.pool import Lost, PoolSettings, effective_workers, run_pool
 from sfumato.execution.records import ok
 from sfumato.execution.runner import Item, each
+from sfumato.execution.worker import GIB, resident
 
 
 class Unreadable:
@@ -40,7 +41,7 @@ class Does:
 
     folder: Path = Path()
 
-    def build(self):
+    def build(self, device):
         return self.work
 
     def work(self, task):
@@ -67,7 +68,7 @@ class Does:
 class Allocates:
     """Holds so many GiB for a moment: filled, only reserved, or filled by a program it starts."""
 
-    def build(self):
+    def build(self, device):
         def one(item):
             how, gib = item.payload
             count = int(gib * GIB / 8)
@@ -90,7 +91,7 @@ class Starts:
     log: Path
     times: int
 
-    def build(self):
+    def build(self, device):
         with open(self.log, "a") as log:
             log.write("start\n")
         if len(self.log.read_text().split()) <= self.times:
@@ -100,7 +101,7 @@ class Starts:
 
 @dataclass(frozen=True)
 class Unbuildable:
-    def build(self):
+    def build(self, device):
         raise ValueError("no such model")
 
 
@@ -240,3 +241,51 @@ def test_an_abandoned_pool_leaves_no_process():
 def test_limits_are_positive(bad):
     with pytest.raises(ValueError, match=f"{next(iter(bad))} > 0 is needed"):
         PoolSettings(**bad)
+
+
+@dataclass(frozen=True)
+class Tells:
+    """Returns the device and the process that worked on a task."""
+
+    def build(self, device):
+        def work(task):
+            time.sleep(0.1)
+            return device, os.getpid()
+
+        return work
+
+
+def test_workers_are_bound_to_devices_and_a_replaced_one_takes_the_freed_device():
+    tasks = Growing(*range(4))
+    results = run_pool(Tells(), tasks, PoolSettings(2, devices=("cpu:0", "cpu:1")))
+    first = {device: pid for _, (device, pid) in (next(results) for _ in range(4))}
+    assert set(first) == {"cpu:0", "cpu:1"}
+    os.kill(first["cpu:1"], signal.SIGKILL)
+    assert gone(first["cpu:1"])
+    tasks.tasks.extend(range(6))
+    answers = [result for _, result in results if not isinstance(result, Lost)]
+    second = dict(answers)
+    assert second["cpu:0"] == first["cpu:0"]
+    assert second["cpu:1"] != first["cpu:1"]
+    assert {pid for device, pid in answers if device == "cpu:1"} == {second["cpu:1"]}
+
+
+def test_more_workers_than_devices_share_them_evenly():
+    settings = PoolSettings(3, devices=("a", "b"))
+    pids = {pid: device for _, (device, pid) in run_pool(Tells(), range(12), settings)}
+    assert sorted(pids.values()) in (["a", "a", "b"], ["a", "b", "b"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_without_devices_models_choose_by_themselves(workers):
+    assert [device for _, (device, _) in run_pool(Tells(), [1], PoolSettings(workers))] == [""]
+    settings = PoolSettings(workers, devices=("x", "y"))
+    assert [device for _, (device, _) in run_pool(Tells(), [1], settings)] == ["x"]
+
+
+def test_a_plan_scales_by_cores_and_not_by_workers(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    assert effective_workers(64, 1) == 4
+    assert effective_workers(64, 3) == pytest.approx(4 / 3)
+    assert effective_workers(2, 1) == 2
+    assert effective_workers(0, 8) == effective_workers(3, 8) == 1

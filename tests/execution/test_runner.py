@@ -26,7 +26,7 @@ class Squares:
 
     log: Path
 
-    def build(self):
+    def build(self, device):
         def one(item):
             with open(self.log, "a") as log:
                 log.write(item.key + "\n")
@@ -132,7 +132,7 @@ class Losing:
     seen: list
 
     def map(self, job, tasks, scratch):
-        work = job.build()
+        work = job.build("")
         for task in tasks:
             self.seen.append(task)
             if self.seen.count(task) <= self.losses:
@@ -211,7 +211,7 @@ def test_thread_variables_reach_the_workers_and_not_the_driver(tmp_path, monkeyp
 
 @dataclass(frozen=True)
 class ReadThreads:
-    def build(self):
+    def build(self, device):
         return lambda task: os.environ["OMP_NUM_THREADS"]
 
 
@@ -287,7 +287,7 @@ def start(tmp_path, workers):
         class SlowSquares:
             log: Path
 
-            def build(self):
+            def build(self, device):
                 def one(item):
                     time.sleep(0.15)
                     with open(self.log, "a") as log:

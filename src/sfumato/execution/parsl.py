@@ -6,6 +6,7 @@ are the same as on this machine. A lost pilot gives its tasks back as `Lost`; Pa
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
 import math
@@ -15,6 +16,8 @@ import queue
 import runpy
 import signal
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,13 +26,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sfumato.execution.pool import Job, Lost, PoolSettings, Results, Task, environment, exit_with, run_pool
+from sfumato.execution.pool import Lost, PoolSettings, Results, Task, run_pool
+from sfumato.execution.worker import SAFE_PATH, Job, environment
 
 WINDOW = 256
 """Tasks in flight at least; twice the number of workers, where that is more."""
 
 CHECK_SECONDS = 5.0
 """How often a silent Parsl is asked whether it is still there."""
+
+PARSL_BEATS = (30, 120)
+"""Period and threshold in seconds of the heartbeats between pilots and driver, where nobody chose others."""
+
+BEATS = (5, 30)
+"""What they become: pilots of a driver that was killed should not keep their nodes for two minutes."""
 
 INTERCHANGE = "parsl.executors.high_throughput.interchange"
 
@@ -44,11 +54,22 @@ class ParslSettings:
 
     Args:
         config: Python file that defines `config`: a `parsl.config.Config`, or a function that returns one.
-        limits: threads, timeout, memory and recycle of each worker; how many there are is Parsl's affair.
+        limits: threads, timeout, memory, recycle and at most one device of each worker; how many there are
+            is Parsl's affair.
+
+    Raises:
+        ValueError: several devices.
     """
 
     config: Path
     limits: PoolSettings = field(default_factory=PoolSettings)
+
+    def __post_init__(self) -> None:
+        if len(self.limits.devices) > 1:
+            raise ValueError(
+                f"devices {', '.join(self.limits.devices)}: name one; which of a node's devices each worker "
+                "sees is the affair of Parsl (available_accelerators)"
+            )
 
     def map(self, job: Job, tasks: Iterable[Task], scratch: Path) -> Results[Task]:
         """Run tasks in pilot jobs, as `Executor.map` says; Parsl's logs go to `scratch`.
@@ -106,11 +127,13 @@ def _kernel(config: Any) -> Iterator[Any]:
         if executor.block_error_handler is simple_error_handler:  # gives up when the first pilot is killed
             executor.block_error_handler = windowed_error_handler
         if getattr(executor, "interchange_launch_cmd", None) == ["interchange.py"]:
-            executor.interchange_launch_cmd = [sys.executable, "-m", __name__]
+            executor.interchange_launch_cmd = [sys.executable, "-P", "-m", __name__]
+        if (executor.heartbeat_period, executor.heartbeat_threshold) == PARSL_BEATS:
+            executor.heartbeat_period, executor.heartbeat_threshold = BEATS
     # Pilots inherit the path and find Parsl's programs beside this Python, without an activated environment.
     path = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
     kernel = None
-    with environment({"PATH": os.pathsep.join(path)}):
+    with environment({"PATH": os.pathsep.join(path), SAFE_PATH: "1"}):
         try:
             kernel = DataFlowKernel(config)
             yield kernel
@@ -223,6 +246,7 @@ def _kept(job: bytes, limits: PoolSettings) -> Callable[[Any], Any | Lost]:
 
     When the pilot's manager is gone, its results lead nowhere: the whole pilot ends, at once.
     """
+    os.environ.pop(SAFE_PATH, None)  # it was for the start of Parsl's processes, not for a job's programs
     exit_with(os.getppid())
     inbox: deque[Any] = deque()
     results = run_pool(pickle.loads(job), _Inbox(inbox), limits)
@@ -259,6 +283,22 @@ def _interchange() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     exit_with(os.getppid())
     runpy.run_module(INTERCHANGE, run_name="__main__", alter_sys=True)
+
+
+def exit_with(parent: int) -> None:
+    """Let this process group end within a second of its parent process, however that ended."""
+
+    def end() -> None:
+        if os.getppid() != parent:
+            os.killpg(0, signal.SIGKILL)
+
+    def watch() -> None:
+        while True:
+            end()
+            time.sleep(1.0)
+
+    atexit.register(end)  # this process may see it first and leave the rest of its group behind
+    threading.Thread(target=watch, daemon=True, name="exit with the parent").start()
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from itertools import islice
 from types import FrameType
 from typing import Any
 
-from sfumato.execution.pool import Executor, Job, Lost, PoolSettings
+from sfumato.execution.pool import Executor, Lost, PoolSettings
 from sfumato.execution.records import Record, RecordFile, failed
+from sfumato.execution.worker import Job
 
 SYNC_SECONDS = 1.0
 
