@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sfumato.systems import Floats
+from sfumato.testing.result import Measured
 
 SETTLED = 4.0
 """Three noise estimates in a row agree when they are within this factor (Moré & Wild 2011)."""
@@ -21,6 +22,9 @@ JUMP_NOISE = 3.3
 
 SLOPE_NOISE = 5.3
 """Noise of a jump of the slope, times the width, over the noise of one value: √2 |(−2, 3, −1)|."""
+
+FADES = 0.25
+"""By which a misfit falls at each halving of a smooth function, at least; that of a kink halves."""
 
 
 def noise_level(values: Floats) -> float:
@@ -122,22 +126,20 @@ def continued(points: Sequence[tuple[float, Floats]], at: float) -> Floats:
     return np.asarray(np.tensordot(weights, np.stack([value for _, value in points]), 1), dtype=float)
 
 
-def suspects(values: Floats, noise: float, most: int) -> list[int]:
-    """Return the intervals of an equidistant grid most likely to hold a jump, most suspicious first.
+def suspects(size: Floats, noise: float, most: int) -> list[int]:
+    """Return the most suspicious of the numbers that tell how rough a function is along a grid.
 
-    A jump J shows as J in the fifth difference over 6, to which a smooth function adds only h⁵. In turn,
-    those are taken that stand out most from both sides of their surroundings, and the largest: a small jump
-    in the quiet tail of a potential is far below what its wall does smoothly.
+    In turn, those are taken that stand out most from both sides of their surroundings, and the largest: a
+    small jump in the quiet tail of a potential is far below what its wall does smoothly.
 
     Args:
-        values: (M, …) at equidistant points; any component may jump.
-        noise: standard deviation of one value.
+        size: (M,) ≥ 0.
+        noise: what one of them is of noise alone.
         most: how many to return.
 
     Returns:
-        Numbers k of intervals [k, k + 1], no two of them closer than three.
+        Places in `size`, no two of them closer than three.
     """
-    size = np.abs(np.diff(values.reshape(len(values), -1), 5, axis=0)).max(axis=1) / 6
     outstanding = np.empty(len(size))
     for k in range(len(size)):  # a jump shows in two intervals to either side; compare with those beyond
         sides = [side for side in (size[max(0, k - 7) : max(0, k - 2)], size[k + 3 : k + 8]) if len(side)]
@@ -146,45 +148,154 @@ def suspects(values: Floats, noise: float, most: int) -> list[int]:
     chosen: list[int] = []
     for start in np.stack([np.argsort(-outstanding), np.argsort(-size)], axis=1).ravel():
         near = range(max(0, int(start) - 2), min(len(size), int(start) + 3))
-        peak = max(near, key=lambda k: size[k]) + 2
+        peak = max(near, key=lambda k: size[k])
         if all(abs(peak - other) > 2 for other in chosen):
             chosen.append(peak)
     return chosen[:most]
 
 
-Evaluate = Callable[[Sequence[float]], list[Floats]]
-"""A function of places along a path: one flat array for each, scaled so that its components compare."""
-
-
-def bisect(evaluate: Evaluate, places: Floats, values: Sequence[Floats], k: int, width: float) -> float:
-    """Return where in an interval of a grid, or in one next to it, a function jumps, to within `width`.
-
-    At each step the point in the middle goes to the side whose smooth continuation it fits.
+def fifth(values: Floats) -> Floats:
+    """Return (M − 5,) the largest fifth difference of any component over 6, one for each interval [k, k + 1]
+    from k = 2: a jump J shows as J, a smooth function of spacing h as h⁵.
 
     Args:
-        evaluate: the function.
-        places: (M,) increasing.
-        values: its values there.
-        k: the interval [k, k + 1]; a kink may lie in either neighbor.
-        width: of the last bracket.
+        values: (M, …) at equidistant points.
     """
-    known = list(zip(places.tolist(), values, strict=True))
-    left, right = known[max(0, k - 4) : k], known[k + 2 : k + 6]
+    sizes: Floats = np.abs(np.diff(values.reshape(len(values), -1), 5, axis=0)).max(axis=1) / 6
+    return sizes
 
-    def fits_left(point: tuple[float, Floats]) -> bool:
-        misfit = [np.abs(point[1] - continued(side, point[0])).max() for side in (left[-4:], right[:4])]
-        return bool(misfit[0] < misfit[1])
 
-    for n in (k, k + 1):
-        if not fits_left(known[n]):
-            right = known[n : k + 2] + right
-            break
-        left.append(known[n])
-    while right[0][0] - left[-1][0] > width:
-        middle = (left[-1][0] + right[0][0]) / 2
-        (found,) = evaluate([middle])
-        if fits_left((middle, found)):
-            left.append((middle, found))
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What is known at one place of a path.
+
+    Args:
+        place: s in Å.
+        energy: eV.
+        power: F · dr/ds in eV/Å, which is −dE/ds where the force is the gradient.
+        forces: flat, eV/Å.
+    """
+
+    place: float
+    energy: float
+    power: float
+    forces: Floats
+
+
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(4)
+
+
+def unexplained(samples: Sequence[Sample], k: int) -> float:
+    """Return E(b) − E(a) + ∫F·dr between the samples a = k and b = k + 1: energy that the force does not show.
+
+    The power is integrated as the polynomial through the six samples around, so of a smooth function h⁷ is
+    left, and of a step of the energy all of it.
+
+    Args:
+        samples: in the order of their places.
+        k: the interval.
+    """
+    first = min(max(0, k - 2), max(0, len(samples) - 6))
+    around = [(sample.place, np.array(sample.power)) for sample in samples[first : first + 6]]
+    a, b = samples[k], samples[k + 1]
+    middle, half = (a.place + b.place) / 2, (b.place - a.place) / 2
+    power = [float(continued(around, middle + half * node)) for node in NODES]
+    return b.energy - a.energy + half * float(np.dot(WEIGHTS, power))
+
+
+class EnergyHunt:
+    """An interval that is halved until it is smooth: it goes where the energy changes by what the force does not show.
+
+    Args:
+        samples: of the whole path.
+        k: the interval to start with.
+        noise: eV and eV/Å, how rough energy and power are without any jump.
+    """
+
+    def __init__(self, samples: Sequence[Sample], k: int, noise: tuple[float, float]) -> None:
+        self.samples, self.k, self.noise, self.smooth = list(samples), k, noise, False
+        self.left_over = abs(unexplained(self.samples, k))
+
+    @property
+    def width(self) -> float:
+        """Å."""
+        return self.samples[self.k + 1].place - self.samples[self.k].place
+
+    @property
+    def middle(self) -> float:
+        """Å, the place to evaluate next, and in the end the one that is suspected."""
+        return (self.samples[self.k + 1].place + self.samples[self.k].place) / 2
+
+    def take(self, sample: Sample) -> None:
+        """Learn what the function is in the middle."""
+        self.samples.insert(self.k + 1, sample)
+        left, right = (abs(unexplained(self.samples, self.k + n)) for n in (0, 1))
+        self.k += right > left
+        self.left_over = max(left, right)
+        self.smooth = self.left_over <= self.limit
+
+    @property
+    def limit(self) -> float:
+        """eV that noise may leave unexplained."""
+        return self.noise[0] + self.width * self.noise[1]
+
+    @property
+    def measured(self) -> Measured:
+        """How well a smooth interval is explained."""
+        where = f"smooth around {self.middle:.4g} Å, energy against work"
+        return Measured(self.left_over, self.limit, "eV", where)
+
+
+class ForceHunt:
+    """An interval that is halved until it is smooth: it goes where the force, or its slope, jumps.
+
+    Args:
+        samples: of the whole path.
+        k: the interval to start with, two or more from either end; a kink may lie in either neighbor.
+        noise: eV/Å, how rough a force is without any jump.
+    """
+
+    def __init__(self, samples: Sequence[Sample], k: int, noise: float) -> None:
+        self.noise, self.smooth = noise, False
+        self.misfits: list[float] = []
+        self.left, self.right = list(samples[max(0, k - 4) : k]), list(samples[k + 2 : k + 6])
+        for n in (k, k + 1):
+            if not self._fits_left(samples[n]):
+                self.right = [*samples[n : k + 2], *self.right]
+                break
+            self.left.append(samples[n])
+
+    @property
+    def width(self) -> float:
+        """Å."""
+        return self.right[0].place - self.left[-1].place
+
+    @property
+    def middle(self) -> float:
+        """Å, the place to evaluate next, and in the end the one that is suspected."""
+        return (self.left[-1].place + self.right[0].place) / 2
+
+    def take(self, sample: Sample) -> None:
+        """Learn what the function is in the middle; smooth is what its surroundings predict, and ever better so."""
+        self.misfits.append(_misfit([*self.left[-3:], *self.right[:3]], sample))
+        faded = self.misfits[-1] <= self.misfits[0] * FADES ** (len(self.misfits) - 1)
+        self.smooth = self.misfits[-1] <= self.noise and faded
+        if self._fits_left(sample):
+            self.left.append(sample)
         else:
-            right.insert(0, (middle, found))
-    return float(left[-1][0] + right[0][0]) / 2
+            self.right.insert(0, sample)
+
+    @property
+    def measured(self) -> Measured:
+        """How well a smooth interval is predicted by what surrounds it."""
+        where = f"smooth around {self.middle:.4g} Å, force against its surroundings"
+        return Measured(self.misfits[-1], self.noise, "eV/Å", where)
+
+    def _fits_left(self, sample: Sample) -> bool:
+        return _misfit(self.left[-4:], sample) < _misfit(self.right[:4], sample)
+
+
+def _misfit(around: Sequence[Sample], sample: Sample) -> float:
+    """Return by how much the largest force component differs from what samples around predict."""
+    predicted = continued([(each.place, each.forces) for each in around], sample.place)
+    return float(np.abs(sample.forces - predicted).max())

@@ -1,8 +1,7 @@
-"""Checks that energy, force and the slope of the force do not jump: at a swap, a cutoff, a changed rank.
+"""Checks that nothing jumps where a graph changes: at a swap of neighbors, a cutoff, a changed rank.
 
 Where a swap of neighbors happens is known beforehand, so the stencil is put across it. Where an edge of
-the graph ends is not: a path is searched, the most suspicious intervals are bisected, and the stencil is put
-across what is left. A jump is what stays while the stencil shrinks; what is merely steep goes away.
+the graph ends is not: paths are searched.
 """
 
 from __future__ import annotations
@@ -15,150 +14,19 @@ import numpy as np
 from sfumato.models.pair import bond_length
 from sfumato.systems import Floats, Ints, System
 from sfumato.testing import structures
-from sfumato.testing.bench import MARGIN, Bench, along
-from sfumato.testing.numerics import JUMP_NOISE, SLOPE_NOISE, STENCIL, bisect, jumps, suspects
+from sfumato.testing.bench import Bench
+from sfumato.testing.jumps import Jump, Trip, jump_at, search, searched
+from sfumato.testing.paths import ROOM, Line, moving_distances, sliding
 from sfumato.testing.result import Measured, NotApplicableError
-
-LIMITS = (1e-10, 1e-8, 1e-5)
-"""Jumps of the energy in eV, of a force in eV/Å, of its slope along the path in eV/Å²."""
-
-WHAT = ("energy", "force", "slope of the force")
-UNITS = ("eV", "eV/Å", "eV/Å²")
-
-HALVINGS = 6
-"""Times the stencil is halved before what is left counts as a jump."""
-
-SETTLED = 0.05
-"""A jump that changes by less than this while the stencil is quartered need not be looked at more closely."""
-
-STAYS = 0.3
-"""A jump stays when the stencil is quartered; a kink leaves 0.25 of itself, a smooth function less."""
-
-CURVATURE = 1e3
-"""eV/Å⁴, third derivative of a stiff bond's force: sets the width at which noise and curvature balance."""
-
-BESIDE = 0.02
-"""Å from a jump, where the noise is measured that it must exceed."""
 
 CLOSE = 0.3
 """Å; a neighbor is moved by no more than this to exchange places with the one before it."""
 
-ROOM = 0.85
-"""Of a bond; no atom is moved closer to another than this."""
-
-CENTRES = 4
+CENTERS = 4
 """Atoms whose neighbors are exchanged, chosen so that together they cover most ranks."""
-
-SUSPECTS = 2
-"""Intervals that are looked at closely because of the forces; one more because of the energy."""
-
-ZOOM = 21
-"""Points on five intervals around a suspect: a kink shows in a fine grid before it can be bisected."""
-
-FREE, LONGEST = 1.2, 2.0
-"""Å; a part of a cluster is moved by this much at least, if any has the room, and at most."""
-
-DIRECTIONS = 64
-"""Tried for each part."""
-
-NEAREST = 1.5
-"""Å; no closer than this to another part that was farther away, for electrons that have to converge."""
-
-EXPLAINED = 1e-3
-"""Å; a jump with a pair at a known cutoff, to within this, is that cutoff's."""
 
 START = 1.6
 """Å, or 1.1 bonds where that is longer: the search for cutoffs begins there."""
-
-
-@dataclass(frozen=True)
-class Path:
-    """A straight line through structures: base + s · direction.
-
-    Args:
-        base: the structure at s = 0.
-        direction: (N, 3); every atom that moves does so by one Å for each Å of s.
-    """
-
-    base: System
-    direction: Floats
-
-    def at(self, s: float) -> System:
-        """Return the structure at s."""
-        return along(self.base, self.direction, s)
-
-
-@dataclass(frozen=True)
-class Jump:
-    """What is left of the discontinuity at one place.
-
-    Args:
-        sizes: of energy, force and slope of the force.
-        tolerances: of the same.
-        stays: which of them neither vanish with the stencil nor are within the tolerance.
-    """
-
-    sizes: tuple[float, float, float]
-    tolerances: tuple[float, float, float]
-    stays: tuple[bool, bool, bool]
-
-    def measured(self, where: str) -> Iterator[Measured]:
-        """Yield the three sizes; what fades with the stencil is no jump, its limit is zero."""
-        for k, (size, tolerance) in enumerate(zip(self.sizes, self.tolerances, strict=True)):
-            fades = size > tolerance and not self.stays[k]
-            yield Measured(0.0 if fades else size, tolerance, UNITS[k], f"{where}: jump of the {WHAT[k]}")
-
-
-def narrow(force_noise: float) -> float:
-    """Return the width in Å at which noise and curvature contribute alike to a jump of the force."""
-    return float(np.clip((force_noise / CURVATURE) ** (1 / 3), 1e-5, 1e-2))
-
-
-def jump_at(bench: Bench, path: Path, s: float, reference: System) -> Jump:
-    """Measure the jump of energy, force and slope of the force at one place of a path.
-
-    Args:
-        bench: the potential.
-        path: the structures.
-        s: the place.
-        reference: structure whose noise counts; before a jump is found, also the noise just beside it.
-    """
-    rough = bench.floor(reference).roughness
-    jump = _jump(bench, path, s, rough)
-    if any(jump.stays):
-        here = bench.floor(path.at(s - BESIDE)).roughness
-        if here[0] > rough[0] or here[1] > rough[1]:
-            jump = _jump(bench, path, s, (max(here[0], rough[0]), max(here[1], rough[1])))
-    return jump
-
-
-def _jump(bench: Bench, path: Path, s: float, rough: tuple[float, float]) -> Jump:
-    """Return the jump judged by a roughness of energy (eV) and force (eV/Å)."""
-    width = 4 * narrow(rough[1])
-    history: list[tuple[float, float, float]] = []
-    for _ in range(HALVINGS + 1):
-        points = bench.points([path.at(s + width * offset) for offset in STENCIL])
-        energy, _ = jumps(np.array([p.energy for p in points]), width)
-        force, slope = jumps(np.array([p.forces for p in points]), width)
-        history.append((energy, force, slope))
-        noise = (JUMP_NOISE * rough[0], JUMP_NOISE * rough[1], SLOPE_NOISE * rough[1] / width)
-        tolerances = tuple(low + MARGIN * sigma for low, sigma in zip(LIMITS, noise, strict=True))
-        over = [not size <= limit for size, limit in zip(history[-1], tolerances, strict=True)]
-        if not any(over) or _settled(history, over):
-            break
-        width /= 2
-    before = history[-3] if len(history) > 2 else (0.0,) * 3
-    stays = tuple(o and not size <= STAYS * old for o, size, old in zip(over, history[-1], before))
-    return Jump(history[-1], tolerances, stays)  # type: ignore[arg-type]
-
-
-def _settled(history: Sequence[tuple[float, float, float]], over: Sequence[bool]) -> bool:
-    """Return whether a jump that matters was the same for three widths of the stencil."""
-    last = np.array(history[-3:])[:, list(over)]
-    return len(last) == 3 and bool((np.ptp(last, axis=0) <= SETTLED * last.max(axis=0)).any())
-
-
-# --- a swap of neighbors
 
 
 @dataclass(frozen=True)
@@ -197,7 +65,7 @@ def chosen_swaps(base: System) -> list[Swap]:
     """Return the swaps of a few atoms that together cover the most ranks."""
     every = [swaps_of(base, center) for center in range(len(base))]
     chosen: list[Swap] = []
-    for _ in range(CENTRES):
+    for _ in range(CENTERS):
         covered = {swap.rank for swap in chosen}
         best = max(every, key=lambda swaps: len({swap.rank for swap in swaps} - covered))
         if {swap.rank for swap in best} <= covered:
@@ -206,7 +74,7 @@ def chosen_swaps(base: System) -> list[Swap]:
     return chosen
 
 
-def swap_path(base: System, swaps: Sequence[Swap]) -> Path:
+def swap_path(base: System, swaps: Sequence[Swap]) -> Line:
     """Return the path on which every mover is as far out as the other at s = 0."""
     positions, direction = base.positions.copy(), np.zeros_like(base.positions)
     for swap in swaps:
@@ -216,7 +84,7 @@ def swap_path(base: System, swaps: Sequence[Swap]) -> Path:
         arm /= np.linalg.norm(arm)
         positions[swap.mover] = center + goal * arm
         direction[swap.mover] = arm
-    return Path(structures.moved(base, positions), direction)
+    return Line(structures.moved(base, positions), direction)
 
 
 def neighbor_swap(bench: Bench) -> Iterator[Measured]:
@@ -266,67 +134,38 @@ def _describe(base: System, swap: Swap) -> str:
     )
 
 
-# --- paths that are searched
-
-
-def search(bench: Bench, path: Path, places: Floats, reference: System) -> Iterator[tuple[float, Jump]]:
-    """Yield the most suspicious places of a path and what jumps there.
-
-    Args:
-        bench: the potential.
-        path: the structures.
-        places: (M,) values of s, equidistant or a smooth function of something that is.
-        reference: structure whose noise counts.
-    """
-    scale = np.add(LIMITS[:2], bench.floor(reference).roughness)
-
-    def evaluate(at: Sequence[float]) -> list[Floats]:
-        points = bench.points([path.at(s) for s in at])
-        return [np.concatenate([[p.energy / scale[0]], p.forces.ravel() / scale[1]]) for p in points]
-
-    values = evaluate(list(places))
-    grid = np.array(values)
-    if not np.isfinite(grid).all():
-        first = int(np.argmin(np.isfinite(grid).all(axis=1)))
-        yield float(places[first]), Jump((np.nan,) * 3, LIMITS, (True,) * 3)
-        return
-    chosen = [*suspects(grid[:, 1:], 1.0, SUSPECTS), *suspects(grid[:, :1], 1.0, 1)]
-    width = narrow(bench.floor(reference).roughness[1])
-    for n, k in enumerate(chosen):
-        if all(abs(k - other) > 2 for other in chosen[:n]):
-            finer = np.linspace(places[k - 2], places[k + 3], ZOOM)
-            near = [values[k - 2], *evaluate(finer[1:-1].tolist()), values[k + 3]]
-            (best,) = suspects(np.array(near)[:, 1:], 1.0, 1)
-            s = bisect(evaluate, finer, near, best, width / 16)
-            yield s, jump_at(bench, path, s, reference)
-
-
 def cutoff(bench: Bench) -> Iterator[Measured]:
     """Atoms of a pair, or one of three atoms, pulled apart: no step where the graph loses an edge."""
     left_out: list[str] = []
-    searched = False
+    searched_any = False
     for base, name in _few_atoms(bench.elements):
-        start = max(START, 1.1 * structures.bond(*base.numbers[-2:].tolist()))
-        grid = (np.arange(bench.settings.points) - 2) / (bench.settings.points - 5)
-        direction = np.zeros_like(base.positions)
-        direction[-1, 1] = 1.0
-        path = Path(base, direction)
-        # In equal ratios, since potentials are steep where atoms are close; two points at each end only help.
-        places = start * (bench.settings.reach / start) ** grid
+        trip = _pulled(bench, base, name)
         try:
-            found = list(search(bench, path, places, bench.reference))
-        except RuntimeError as error:  # a self-consistent field that fails for loose atoms has no jump
-            left_out.append(f"{name} raised {error}")
+            found = list(search(bench, trip.path, trip.places, bench.reference))
+        except (RuntimeError, NotApplicableError) as error:  # a self-consistent field fails for loose atoms
+            left_out.append(f"{name}: {error}")
             continue
+        searched_any = True
         for s, jump in found:
-            pairs = _moving_distances(path, s)
+            if isinstance(jump, Measured):
+                yield Measured(jump.value, jump.tolerance, jump.unit, f"{name}: {jump.where}")
+                continue
+            pairs, _, _ = moving_distances(trip.path, s)
             if any(jump.stays):
                 bench.cutoffs += pairs.tolist()
             distances = " and ".join(f"{r:.6g}" for r in pairs)
             yield from jump.measured(f"{name} at {distances} Å")
-            searched = True
-    if not searched:
+    if not searched_any:
         raise NotApplicableError("; ".join(left_out))
+
+
+def _pulled(bench: Bench, base: System, name: str) -> Trip:
+    """Return the path on which the last atom goes away along y, in equal ratios: close atoms are steep."""
+    start = max(START, 1.1 * structures.bond(*base.numbers[-2:].tolist()))
+    grid = (np.arange(bench.settings.points) - 2) / (bench.settings.points - 5)  # two more at each end
+    direction = np.zeros_like(base.positions)
+    direction[-1, 1] = 1.0
+    return Trip(name, Line(base, direction), start * (bench.settings.reach / start) ** grid, bench.reference)
 
 
 def _few_atoms(elements: Sequence[int]) -> Iterator[tuple[System, str]]:
@@ -342,57 +181,10 @@ def _few_atoms(elements: Sequence[int]) -> Iterator[tuple[System, str]]:
     yield structures.system([z] * 3, triple), f"{symbol}₂–{symbol}"
 
 
-def _moving_distances(path: Path, s: float) -> Floats:
-    """Return the distances in Å between what moves on a path and what does not."""
-    moves = np.abs(path.direction).any(axis=1)
-    positions = path.at(s).positions
-    gaps = positions[moves][:, None] - positions[~moves][None]
-    distances: Floats = np.linalg.norm(gaps, axis=-1).ravel()
-    return distances
-
-
 def third_atom(bench: Bench) -> Iterator[Measured]:
     """A fragment slides through a cluster and changes the ranks of others, which lose and gain edges."""
     base = bench.structure("cluster")
     path, length = sliding(base, structures.fragments(base, bench.elements), bench.rng("slide"))
-    explained = 0
-    for s, jump in search(bench, path, np.linspace(0, length, 2 * bench.settings.points // 3), base):
-        distances = _moving_distances(path, s)
-        if any(jump.stays) and any((np.abs(distances - r) < EXPLAINED).any() for r in bench.cutoffs):
-            explained += 1
-            continue
-        atom = int(np.argmax(np.abs(path.direction).any(axis=1)))
-        yield from jump.measured(f"atom {atom} moved by {s:.4f} Å")
-    if explained:
-        yield Measured(0, LIMITS[0], UNITS[0], f"{explained} jumps, each at a cutoff found before")
-
-
-def sliding(base: System, parts: Sequence[Ints], rng: np.random.Generator) -> tuple[Path, float]:
-    """Return a path on which one part of a cluster has room to move, and its length in Å.
-
-    The innermost part that can go `FREE` is taken, since the order of many neighbors changes around it.
-    """
-    arms = rng.normal(size=(DIRECTIONS, 3))
-    arms /= np.linalg.norm(arms, axis=1)[:, None]
-    best: tuple[float, Ints, Floats] = (-1.0, parts[0], arms[0])
-    for part in parts:
-        length, arm = max(((_room(base, part, arm), arm) for arm in arms), key=lambda found: found[0])
-        if length > best[0]:
-            best = (length, part, arm)
-        if length >= FREE:
-            break
-    direction = np.zeros_like(base.positions)
-    direction[best[1]] = best[2]
-    return Path(base, direction), best[0]
-
-
-def _room(base: System, part: Ints, arm: Floats) -> float:
-    """Return how far in Å some atoms can go before they come too close to another, at most `LONGEST`."""
-    others = np.setdiff1d(np.arange(len(base)), part)
-    bonds = bond_length(base.numbers[part][:, None], base.numbers[others][None])
-    steps = np.linspace(0, LONGEST, 21)[:, None, None]
-    going = (base.positions[part] + steps * arm)[:, :, None]
-    distance = np.linalg.norm(going - base.positions[others], axis=-1)
-    nearest = min(NEAREST, 0.9 * float(distance[0].min()))
-    blocked = (distance < np.maximum(ROOM * bonds, nearest)).any(axis=(1, 2))
-    return LONGEST if not blocked.any() else float(steps[max(int(np.argmax(blocked)) - 1, 0), 0, 0])
+    atom = int(np.argmax(np.abs(path.direction).any(axis=1)))
+    places = np.linspace(0, length, 2 * bench.settings.points // 3)
+    yield from searched(bench, [Trip(f"atom {atom} moved", path, places, base)])

@@ -1,0 +1,198 @@
+"""Paths through structures: straight, around an axis, or as atoms fly; and how far one can go on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from ase.data import atomic_masses, chemical_symbols
+from scipy.spatial.transform import Rotation
+
+from sfumato.models.pair import bond_length
+from sfumato.systems import Floats, Ints, System
+from sfumato.testing import structures
+
+ROOM = 0.85
+"""Of a bond; no atom is moved closer to another than this."""
+
+NEAREST = 1.5
+"""Å; no closer than this to another part that was farther away, for electrons that have to converge."""
+
+FREE, LONGEST = 1.2, 2.0
+"""Å; a part of a cluster is moved by this much at least, if any has the room, and at most."""
+
+DIRECTIONS = 64
+"""Tried for each part."""
+
+WARM = 0.026 * 1000 / 300
+"""eV, k_B T of the velocities of `flight`: 1000 K, so that atoms leave their wells."""
+
+
+class Path(Protocol):
+    """Structures along one parameter s in Å."""
+
+    def at(self, s: float) -> System:
+        """Return the structure at s."""
+        ...
+
+    def tangent(self, s: float) -> Floats:
+        """Return (N, 3) dr/ds, without a unit."""
+        ...
+
+
+@dataclass(frozen=True)
+class Line:
+    """A straight line through structures: base + s · direction.
+
+    Args:
+        base: the structure at s = 0.
+        direction: (N, 3); mostly every atom that moves does so by one Å for each Å of s.
+    """
+
+    base: System
+    direction: Floats
+
+    def at(self, s: float) -> System:
+        """See `Path`."""
+        return structures.moved(self.base, self.base.positions + s * self.direction)
+
+    def tangent(self, s: float) -> Floats:
+        """See `Path`."""
+        return self.direction
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Some atoms turn around an axis: an angle or a torsion.
+
+    Args:
+        base: the structure at s = 0.
+        turning: numbers of the atoms.
+        pivot: (3,) Å, on the axis.
+        axis: (3,), of length 1.
+        radius: Å, of the circle on which s is measured.
+    """
+
+    base: System
+    turning: Ints
+    pivot: Floats
+    axis: Floats
+    radius: float
+
+    def at(self, s: float) -> System:
+        """See `Path`."""
+        positions = self.base.positions.copy()
+        turn = Rotation.from_rotvec(s / self.radius * self.axis)
+        positions[self.turning] = self.pivot + turn.apply(positions[self.turning] - self.pivot)
+        return structures.moved(self.base, positions)
+
+    def tangent(self, s: float) -> Floats:
+        """See `Path`."""
+        tangent = np.zeros_like(self.base.positions)
+        arms = self.at(s).positions[self.turning] - self.pivot
+        tangent[self.turning] = np.cross(self.axis, arms) / self.radius
+        return tangent
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A short piece of dynamics: r + v s + a s²/2.
+
+    Args:
+        base: the structure at s = 0.
+        velocity: (N, 3); the fastest atom has 1.
+        acceleration: (N, 3) 1/Å, in the same unit of time.
+    """
+
+    base: System
+    velocity: Floats
+    acceleration: Floats
+
+    def at(self, s: float) -> System:
+        """See `Path`."""
+        positions = self.base.positions + s * self.velocity + s**2 / 2 * self.acceleration
+        return structures.moved(self.base, positions)
+
+    def tangent(self, s: float) -> Floats:
+        """See `Path`."""
+        return self.velocity + s * self.acceleration
+
+
+def flight(base: System, forces: Floats, rng: np.random.Generator) -> Flight:
+    """Return the motion of a structure with thermal velocities under the force it has."""
+    mass = atomic_masses[base.numbers][:, None]
+    velocity = rng.normal(size=base.positions.shape) * np.sqrt(WARM / mass)
+    fastest = float(np.linalg.norm(velocity, axis=1).max())
+    return Flight(base, velocity / fastest, forces / mass / fastest**2)
+
+
+def push(base: System, rng: np.random.Generator) -> Line:
+    """Return a straight line in a random direction of all atoms; the farthest goes one Å for each of s."""
+    direction = rng.normal(size=base.positions.shape)
+    return Line(base, direction / np.linalg.norm(direction, axis=1).max())
+
+
+def span(path: Path, longest: float) -> float:
+    """Return how far in Å a path can be gone both ways before atoms come too close, at most `longest`."""
+    start = path.at(0.0)
+    if len(start) < 2:
+        return longest
+    i, j = np.triu_indices(len(start), 1)
+    bonds = bond_length(start.numbers[i], start.numbers[j])
+    before = np.linalg.norm(start.positions[i] - start.positions[j], axis=1)
+    allowed = np.minimum(0.75 * bonds, 0.9 * before)
+    for length in np.linspace(longest, 0.1 * longest, 10):
+        for s in np.linspace(-length, length, 9):
+            positions = path.at(float(s)).positions
+            if (np.linalg.norm(positions[i] - positions[j], axis=1) < allowed).any():
+                break
+        else:
+            return float(length)
+    return 0.1 * longest
+
+
+def moving_distances(path: Path, s: float) -> tuple[Floats, Ints, Ints]:
+    """Return the distances in Å between atoms that move relative to each other, and both atoms of each."""
+    here, tangent = path.at(s), path.tangent(s)
+    i, j = np.triu_indices(len(here), 1)
+    moves = np.abs(tangent[i] - tangent[j]).max(axis=1) > 1e-12
+    i, j = i[moves], j[moves]
+    return np.linalg.norm(here.positions[i] - here.positions[j], axis=1), i, j
+
+
+def pair_name(base: System, i: int, j: int) -> str:
+    """Return the elements of two atoms, for example "C–H"."""
+    return "–".join(chemical_symbols[base.numbers[k]] for k in (i, j))
+
+
+def sliding(base: System, parts: Sequence[Ints], rng: np.random.Generator) -> tuple[Line, float]:
+    """Return a path on which one part of a cluster has room to move, and its length in Å.
+
+    The innermost part that can go `FREE` is taken, since the order of many neighbors changes around it.
+    """
+    arms = rng.normal(size=(DIRECTIONS, 3))
+    arms /= np.linalg.norm(arms, axis=1)[:, None]
+    best: tuple[float, Ints, Floats] = (-1.0, parts[0], arms[0])
+    for part in parts:
+        length, arm = max(((_room(base, part, arm), arm) for arm in arms), key=lambda found: found[0])
+        if length > best[0]:
+            best = (length, part, arm)
+        if length >= FREE:
+            break
+    direction = np.zeros_like(base.positions)
+    direction[best[1]] = best[2]
+    return Line(base, direction), best[0]
+
+
+def _room(base: System, part: Ints, arm: Floats) -> float:
+    """Return how far in Å some atoms can go before they come too close to another, at most `LONGEST`."""
+    others = np.setdiff1d(np.arange(len(base)), part)
+    bonds = bond_length(base.numbers[part][:, None], base.numbers[others][None])
+    steps = np.linspace(0, LONGEST, 21)[:, None, None]
+    going = (base.positions[part] + steps * arm)[:, :, None]
+    distance = np.linalg.norm(going - base.positions[others], axis=-1)
+    nearest = min(NEAREST, 0.9 * float(distance[0].min()))
+    blocked = (distance < np.maximum(ROOM * bonds, nearest)).any(axis=(1, 2))
+    return LONGEST if not blocked.any() else float(steps[max(int(np.argmax(blocked)) - 1, 0), 0, 0])
