@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from sfumato.protocols.bsct import BSCT
 from sfumato.protocols.bsct import analysis as bsct
-from sfumato.protocols.run import BsctRun
+from sfumato.protocols.bsct.settings import Settings
+from sfumato.protocols.protocol import Run
 from sfumato.systems import Scan, ScanSet
 
 LENGTH = np.linspace(0.8, 3.2, 60)
-DEFAULTS = bsct.Settings()
+DEFAULTS = Settings()
 HOSTILE = "<img src=https://evil.example/x.png> [bold]& 'co' \"x\"</script>"
 
 
@@ -45,30 +47,34 @@ def predicted(scan, settings, r0, **shape):
     return bsct.ScanResult("ok", "", bsct.scan_metrics(scan, energy, forces, settings), energy, forces)
 
 
-def make_run(models=None, settings=DEFAULTS, per_bond=3, folder="runs/bsct-morse", limit=None):
-    """A run of made-up models: name → (ripple, stiffness), or a status and reason of every scan."""
+def make_run(models=None, settings=DEFAULTS, per_bond=3, folder="runs/bsct-morse", own=None):
+    """A run of made-up models: name → (ripple, stiffness), or a status and reason of every scan.
+
+    Settings are those of all models but the ones that have their `own`.
+    """
     models = {"smooth": (0.0, 2.1), "rough": (0.15, 2.1)} if models is None else models
     names = [f"{bond}/{k}" for bond in ("C-C", "C-O", "N-N") for k in range(per_bond)]
     radii = {name: 1.35 + 0.023 * k for k, name in enumerate(names)}
     scans = [diatomic(name, r0) for name, r0 in radii.items()]
     data = ScanSet("morse-set", "Morse/exact", "CC0-1.0", "made by hand, https://data.example/set", scans)
+    chosen = {name: (own or {}).get(name, settings) for name in models}
     results = {}
     for name, what in models.items():
+        asked = bsct.select(data, chosen[name].limit_per_bond)
         if isinstance(what[0], str):
-            rows = {scan.name: bsct.ScanResult(*what, {}) for scan in scans}
+            rows = {scan.name: bsct.ScanResult(*what, {}) for scan in asked}
         else:
             rows = {
-                scan.name: predicted(scan, settings, radii[scan.name], ripple=what[0], stiff=what[1])
-                for scan in scans
+                scan.name: predicted(scan, chosen[name], radii[scan.name], ripple=what[0], stiff=what[1])
+                for scan in asked
             }
         results[name] = bsct.ModelResult(name, f"sha-of-{name}", rows, 0)
     manifest = {
         "data": {"name": data.name, "identity": data.identity},
-        "limit_per_bond": limit,
         "models": {name: {"spec": f"{name}.py:make", "identity": f"sha-of-{name}"} for name in models},
         "provenance": {"packages": {"sfumato": "0.1.0", "numpy": "9.9"}, "python": "3.x", "platform": "t"},
     }
-    return BsctRun(data, results, settings, manifest, Path(folder))
+    return Run(BSCT(), data, results, chosen, manifest, Path(folder))
 
 
 def with_result(run, model, scan, result):
@@ -89,6 +95,3 @@ def shown(renderable, width=80):
 
 def row_of(text, name):
     return next(line for line in text.splitlines() if line.startswith(name))
-
-
-# numbers

@@ -12,11 +12,21 @@ from ase.build import molecule
 
 from sfumato.datasets import named as datasets
 from sfumato.protocols.bsct.page import bsct_page
-from sfumato.protocols.run import run_bsct
-from sfumato.reference.scans import candidates
-from sfumato.report.molecule import scene, viewer
+from sfumato.protocols.run import run as run_protocol
+from sfumato.reference.scans import candidates, degrees
+from sfumato.report.molecule import Drawn
+from sfumato.report.molecule import scene as scene_of
+from sfumato.report.molecule import viewer as viewer_of
 from sfumato.systems import Scan, System
 from tests.protocols.bsct.test_analysis import Spring, diatomic, scan_set
+
+
+def scene(scan):
+    return scene_of(Drawn(scan, degrees(scan)))
+
+
+def viewer(scans, select):
+    return viewer_of({key: Drawn(scan, degrees(scan)) for key, scan in scans.items()}, select)
 
 
 def test_two_frames_and_the_lengths_give_every_frame_back():
@@ -80,8 +90,8 @@ def in_browser(page, folder):
 
 
 def test_the_slider_moves_the_atoms_in_a_real_browser(tmp_path):
-    run = run_bsct([Spring(4.0)], scan_set(), out=tmp_path / "run")
-    page = bsct_page([run])
+    run = run_protocol("bsct", [Spring(4.0)], scan_set(), out=tmp_path / "run")
+    page = str(bsct_page([run]))
     catch = "<script>window.failures = []; addEventListener('error', e => failures.push(e.message));</script>"
     page = page.replace("<style>", catch + "<style>", 1).replace("</body>", PROBE + "</body>")
     start, first, last, failures = in_browser(page, tmp_path)

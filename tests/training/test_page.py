@@ -52,7 +52,7 @@ def test_a_log_without_a_whole_line_has_no_line_yet(tmp_path):
     text = shown(curve_table(logs))
     assert row_of(text, "new").split() == ["new", "no", "line", "yet"]
     assert "finished" in row_of(text, "nano")
-    assert curve_page(logs)
+    assert "Training" in str(curve_page(logs))
 
 
 def test_curves_are_in_minutes_and_milli():
@@ -61,7 +61,7 @@ def test_curves_are_in_minutes_and_milli():
     assert list(nano.x) == [1, 2, 3, 4]
     assert [round(y, 9) for y in nano.y] == [10, 40, 30, 50]
     assert len(empty.x) == len(energies.x) == 0
-    page = curve_page(LOGS)
+    page = str(curve_page(LOGS))
     assert HOSTILE not in page
     assert "<img" not in page[page.index("<body>") :]
 

@@ -6,54 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sfumato.commands import data_tables
-from sfumato.io import Exclusion
-from sfumato.metrics.stats import Estimate
 from sfumato.protocols.bsct import analysis as bsct
 from sfumato.protocols.bsct import figures as plots
-from sfumato.protocols.run import Cost
-from sfumato.reference.quality import check_scans
-from sfumato.report import tables
-from sfumato.systems import ScanSet
-from tests.made_runs import diatomic, failed, make_run, row_of, shown, with_result
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (33.208, "33.2"),
-        (0.5021, "0.502"),
-        (4.0, "4.00"),
-        (1234.5, "1234"),
-        (0.0, "0"),
-        (-13.04, "-13.0"),
-        (1.83e-4, "1.8e-4"),
-        (2.5e6, "2.5e6"),
-        (float("nan"), "n/a"),
-    ],
-)
-def test_numbers_have_three_digits(value, text):
-    assert tables.number(value) == text
-
-
-def test_an_interval_has_the_decimals_of_its_mean():
-    assert tables.interval(Estimate(33.21, 28.12, 39.0, 9, 9)) == "[28.1, 39.0]"
-    assert tables.interval(Estimate(33.21, -0.01, 139.0, 9, 9)) == "[0.0, 139.0]"
-    assert tables.interval(Estimate(2.0, np.nan, np.nan, 1, 9)) == "[n/a]"
-
-
-def test_a_p_value_is_never_zero():
-    assert [tables.p_value(p) for p in (1e-4, 0.0123, 0.5, np.nan)] == ["< 0.001", "0.012", "0.50", "n/a"]
-
-
-# tables
+from sfumato.protocols.bsct import tables
+from sfumato.protocols.bsct.settings import Settings
+from sfumato.report.numbers import interval, number, p_value
+from sfumato.report.tables import Failures
+from tests.made_runs import failed, make_run, row_of, shown, with_result
 
 
 def test_the_model_table_gives_mean_interval_and_coverage_smoothest_first():
     run = make_run({"rough": (0.15, 2.1), "smooth": (0.0, 2.1)})
     text = shown(tables.model_table(run))
     fsd = run.models["rough"].estimates["fsd_full"]
-    assert f"{tables.number(fsd.mean)} {tables.interval(fsd)}" in row_of(text, "rough")
+    assert f"{number(fsd.mean)} {interval(fsd)}" in row_of(text, "rough")
     assert "9/9" in row_of(text, "rough")
     assert text.index("smooth") < text.index("rough")
     assert "morse-set" in text
@@ -90,7 +56,7 @@ def test_a_model_without_a_finished_scan_has_no_number_and_comes_last():
 
 
 def test_settings_other_than_the_defaults_show_in_the_titles():
-    run = make_run(settings=bsct.Settings(floor=0.5, refine=2))
+    run = make_run(settings=Settings(floor=0.5, refine=2))
     text = shown(tables.model_table(run))
     assert "FSD[floor=0.5], 1/Å" in text
     assert not re.search(r"n/a", row_of(text, "smooth"))
@@ -114,7 +80,7 @@ def test_pairs_show_difference_interval_p_and_n():
     d = bsct.compare(run.models["smooth"], run.models["rough"], "fsd_full")
     line = row_of(text, "smooth")
     assert d.mean < 0
-    for word in (tables.number(d.mean), tables.interval(d), "100%", tables.p_value(d.p_value), "9/9"):
+    for word in (number(d.mean), interval(d), "100%", p_value(d.p_value), "9/9"):
         assert word in line
 
 
@@ -138,8 +104,8 @@ def test_failures_group_by_reason_without_the_frame_and_are_counted():
         run = with_result(run, "rough", name, failed(f"frame {k}.5: SCF not converged"))
     run = with_result(run, "smooth", "C-C/0", bsct.ScanResult("incomplete", "39 of 60 frames evaluated", {}))
     assert tables.failures(run) == [
-        ("rough", "SCF not converged", ["C-C/0", "C-C/1", "C-O/0", "N-N/2"]),
-        ("smooth", "not all frames evaluated yet", ["C-C/0"]),
+        Failures("rough", "SCF not converged", ["C-C/0", "C-C/1", "C-O/0", "N-N/2"]),
+        Failures("smooth", "not all frames evaluated yet", ["C-C/0"]),
     ]
     text = shown(tables.failure_table(run))
     assert "4/9" in row_of(text, "rough")
@@ -148,48 +114,11 @@ def test_failures_group_by_reason_without_the_frame_and_are_counted():
     assert "every model finished" in shown(tables.failure_table(make_run()))
 
 
-def test_the_plan_adds_up_and_shares_the_time():
-    costs = [Cost("a", 100, 40, 120.0, 0.05, 0.2), Cost("b", 100, 0, 60.0, 0.001, 0.002)]
-    text = shown(tables.plan_table(costs, 2))
-    assert "50.0 – 200" in row_of(text, "a")
-    assert "1 min 00 s" in row_of(text, "a")
-    assert re.search(r"together +200 +40 +1 min 30 s", text)
-    assert "together" not in shown(tables.plan_table(costs[:1]))
-
-
-def test_rows_show_words_as_they_are():
-    text = shown(tables.rows_table(("model", "needs"), [("chgnet:[FILE]", "[red]x[/red]")]))
-    assert "chgnet:[FILE]" in text
-    assert "[red]x[/red]" in text
-    with pytest.raises(ValueError, match="expected 2 words, got 1"):
-        tables.rows_table(("a", "b"), [("x",)])
-
-
 def test_names_and_reasons_are_never_markup():
     run = make_run({"[red]a[/red]": (0.0, 2.1), "b": ("failed", "[bold] at [/x]")})
     text = shown(tables.model_table(run)) + shown(tables.failure_table(run))
     assert "[red]a[/red]" in text
     assert "[bold] at [/x]" in " ".join(text.split())
-
-
-def test_quality_shows_what_was_measured_and_fails_loudly():
-    scan = diatomic("C-C/a")
-    forces = np.array(scan.forces)
-    forces[:, 0, 0] += 0.3
-    data = ScanSet("bad", "Morse", "MIT", "x", (replace(scan, forces=forces),))
-    text = shown(data_tables.quality_table(check_scans(data)))
-    assert "1 scans, 60 frames" in text
-    assert re.search(r"^FAIL .*0\.300 eV/Å", text, re.MULTILINE)
-    assert "pass" in text
-
-
-def test_exclusions_group_over_bonds():
-    found = [Exclusion(m, f"atoms {k}-{k + 1}: clash: too close") for m in ("a", "b") for k in range(3)]
-    text = shown(data_tables.exclusion_table([*found, Exclusion("c", "unreadable")]))
-    assert re.search(r"6 +clash: too close +a, b", text)
-    assert text.index("clash") < text.index("unreadable")
-    two = [Exclusion("a", "clash: 0.9 Å"), Exclusion("b", "clash: 0.8 Å")]
-    assert re.search(r"2 +for example clash: 0\.9 Å +a, b", shown(data_tables.exclusion_table(two)))
 
 
 # figures
@@ -254,9 +183,7 @@ def test_a_scan_is_drawn_from_its_minimum_with_the_fsd_marked():
         plots.scan_figure(run, "C-O/99")
 
 
-@pytest.mark.parametrize(
-    "settings", [bsct.Settings(refine=3), bsct.Settings(minimum="own", coordinate="alpha")]
-)
+@pytest.mark.parametrize("settings", [Settings(refine=3), Settings(minimum="own", coordinate="alpha")])
 def test_the_mark_is_the_fsd_whatever_the_settings(settings):
     run = make_run({"rough": (0.15, 2.1)}, settings)
     (top,) = [t for t in plots.scan_figure(run, "C-C/0").data if t.mode == "markers"]
@@ -268,15 +195,96 @@ def test_a_failed_model_is_named_in_the_legend_of_a_scan():
     assert "rough (failed)" in [trace.name for trace in plots.scan_figure(run, "C-C/0").data]
 
 
-def test_notable_scans_are_the_roughest_and_the_median_and_not_too_many():
+def test_small_runs_show_every_scan_the_roughest_first():
     run = make_run()
     rows = sorted((v.values["fsd_full"], name) for name, v in run.models["rough"].scans.items())
-    chosen = plots.notable_scans(run)
+    chosen = plots.shown_scans(run)
+    assert sorted(chosen) == sorted(name for _, name in rows)
     assert next(iter(chosen)) == rows[-1][1]
     assert "roughest of rough" in chosen[rows[-1][1]]
     assert "median of rough" in chosen[rows[4][1]]
-    assert len(plots.notable_scans(run, limit=2)) == 2
-    assert plots.notable_scans(make_run({"exact": (0.0, 2.0)})) == {}
+    assert chosen[rows[0][1]] == "" or "smooth" in chosen[rows[0][1]]
+    assert list(plots.shown_scans(make_run({"exact": (0.0, 2.0)})).values()) == [""] * 9
+
+
+def test_large_runs_show_the_notable_scans_only():
+    run = make_run()
+    chosen = plots.shown_scans(run, all_up_to=8, limit=2)
+    assert len(chosen) == 2
+    assert all(chosen.values())
+    assert plots.shown_scans(make_run({"exact": (0.0, 2.0)}), all_up_to=8) == {}
+
+
+def test_one_high_peak_does_not_flatten_the_others():
+    run = make_run({"a": (0.02, 2.1), "b": (0.03, 2.1), "spike": (8.0, 2.1)}, per_bond=1)
+    heights = {name: model.scans["C-C/0"].values["fsd_full"] for name, model in run.models.items()}
+    assert heights["spike"] > 3 * heights["b"] > 0  # it would
+    figure = plots.scan_figure(run, "C-C/0")
+    top = figure.layout.yaxis4.range[1]
+    assert top == pytest.approx(3 * heights["b"])
+    (mark,) = [trace for trace in figure.data if trace.mode == "markers+text"]
+    assert mark.y[0] < top
+    assert mark.text == f"{number(heights['spike'])} ↑"
+    assert number(heights["spike"]) in mark.hovertext
+    assert plots.scan_figure(make_run(per_bond=1), "C-C/0").layout.yaxis4.range is None
+
+
+def test_a_scan_has_a_line_that_a_slider_can_move():
+    figure = plots.scan_figure(make_run(per_bond=1), "C-C/0")
+    (line,) = [shape for shape in figure.layout.shapes if shape.name == "frame"]
+    assert (line.yref, line.x0) == ("paper", line.x1)
+
+
+# settings of each model
+
+
+def test_models_with_other_settings_stand_in_one_table_and_a_line_says_which():
+    own = {"rough": Settings(refine=2, floor=0.5)}
+    run = make_run(own=own)
+    text = shown(tables.model_table(run))
+    assert "FSD, 1/Å" in text  # of both kinds
+    assert "n/a" not in text
+    fsd = run.models["rough"].estimates["fsd[floor=0.5]_full"]
+    assert f"{number(fsd.mean)} {interval(fsd)}" in row_of(text, "rough")
+    assert "Settings differ. smooth: the defaults; rough: floor=0.5, refine=2." in " ".join(text.split())
+    alike = " ".join(shown(tables.model_table(make_run(settings=Settings(refine=2)))).split())
+    assert "Settings other than the defaults: refine=2." in alike
+    assert "ettings" not in shown(tables.model_table(make_run()))
+    bonds = shown(tables.bond_table(run))
+    assert "n/a [" not in bonds
+    assert row_of(bonds, "C-C").count("[") == 2
+
+
+def test_an_fsd_of_another_floor_is_not_compared():
+    run = make_run(own={"rough": Settings(floor=0.5)})
+    text = shown(tables.comparison_table(run))
+    assert row_of(text, "smooth").count("n/a") == 3
+    assert "Numbers of other settings are not compared." in " ".join(text.split())
+    assert "n/a" not in row_of(shown(tables.comparison_table(run, "force_mae_full")), "smooth")
+    refined = make_run(own={"rough": Settings(refine=2)})  # does not touch the FSD
+    assert "n/a" not in row_of(shown(tables.comparison_table(refined)), "smooth")
+
+
+def test_models_that_were_asked_about_other_scans_stand_in_one_table():
+    run = make_run({"all": (0.0, 2.1), "few": (0.15, 2.1)}, own={"few": Settings(limit_per_bond=1)})
+    text = shown(tables.run_tables(run))
+    assert "9/9" in row_of(text, "all")
+    assert "3/3" in row_of(text, "few")
+    assert "few: limit_per_bond=1" in " ".join(text.split())
+    assert tables.bond_counts(run) == {"C-C": 3, "C-O": 3, "N-N": 3}
+    figure = plots.scan_figure(run, "C-C/2")
+    assert "few (not run)" in [trace.name for trace in figure.data]
+
+
+def test_the_tables_of_a_run_hold_failures_and_types():
+    run = with_result(make_run(), "rough", "C-C/0", failed("frame 3: broken"))
+    text = shown(tables.run_tables(run))
+    for words in ("bsct v1 · morse-set", "Scans that do not count", "broken", "FSD, 1/Å by bond type"):
+        assert words in text
+    assert "do not count" not in shown(tables.run_tables(make_run()))
+
+
+# looks
 
 
 def test_models_keep_their_looks_and_differ():
