@@ -131,7 +131,7 @@ def sweep(
 def _open(store: Path, engine: Engine, subject: Subject, suffix: str = "") -> RecordFile:
     level = engine.level + suffix
     header = Header(subject.job, subject.version, level, subject.identity, provenance())
-    return RunFolder(store).open(header)
+    return RecordFile(RunFolder(store).plain_record_path(level), header)
 
 
 def _work(

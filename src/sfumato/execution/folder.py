@@ -97,15 +97,16 @@ class RunFolder:
         """Return where a model's records of a job are."""
         return self.path / "records" / f"{_safe(model)}.{job}.jsonl"
 
-    def old_record_path(self, model: str) -> Path:
-        """Return where version 0.1.0 kept a model's records."""
-        return self.path / "records" / f"{_safe(model)}.jsonl"
+    def plain_record_path(self, subject: str) -> Path:
+        """Return where a store keeps the labels of a level, and version 0.1.0 kept a model's records."""
+        return self.path / "records" / f"{_safe(subject)}.jsonl"
 
     def siblings(self, job: str) -> list[Path]:
         """Return the record files of a job in the run folders beside this one."""
         own = self.path.resolve()
         beside = sorted(own.parent.glob(f"*/records/*.{job}.jsonl"))
-        return [path for path in beside if path.parent.parent != own]
+        folders = {path: path.parent.parent for path in beside}
+        return [path for path, run in folders.items() if run != own and (run / MANIFEST).is_file()]
 
     def open(self, header: Header, fresh: bool = False) -> RecordFile:
         """Open the record file of a model and job for appending; `fresh` sets an earlier one aside."""

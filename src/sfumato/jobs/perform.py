@@ -72,7 +72,6 @@ def perform(tasks: Iterable[Task], model: Model, folder: RunFolder, way: Way) ->
                     chunk=model.potential.abilities.batch,
                     pool=pool,
                     retry_failed=way.retry_failed,
-                    keep_going=way.keep_going,
                     watch=callback,
                 )
             records |= file.records
@@ -93,7 +92,7 @@ def recorded(tasks: Iterable[Task], name: str, identity: str, folder: RunFolder)
     """
     records: dict[str, Record] = {}
     for job, some in by_job(tasks).items():
-        records |= _old_records(some, identity, folder.old_record_path(name))
+        records |= _old_records(some, identity, folder.plain_record_path(name))
         path = folder.record_path(name, job.name)
         if path.exists():
             records |= read_records(path)[1]
@@ -125,7 +124,7 @@ def _borrow(
         lacking.difference_update(record["key"] for record in useful)
 
     if lacking:
-        take(_old_records(tasks, identity, folder.old_record_path(name)))
+        take(_old_records(tasks, identity, folder.plain_record_path(name)))
     for path in folder.siblings(job.name):
         if not lacking:
             return

@@ -142,6 +142,7 @@ class PairPotential(Potential):
     def identity(self) -> str:
         """SHA-256 of form and settings."""
         settings = {key: value for key, value in asdict(self).items() if key != "form"}
+        settings["neighbours"] = settings.pop("neighbors")  # as records of version 0.1.0 spell it
         return digest(["pair 1", repr(self.form), repr(sorted(settings.items()))])
 
     def compute(self, batch: Batch) -> Prediction:

@@ -186,8 +186,8 @@ def test_a_refined_path_goes_through_every_frame_in_equal_steps(refine):
 
 
 def test_refining_does_not_change_the_other_numbers_and_is_named(tmp_path):
-    plain = run("bsct", [Spring(4.0)], scan_set(), out=tmp_path)
-    fine = run("bsct", [Spring(4.0)], scan_set(), out=tmp_path, settings=Settings(refine=3))
+    plain = run("bsct", [Spring(4.0)], scan_set(), out=tmp_path / "run")
+    fine = run("bsct", [Spring(4.0)], scan_set(), out=tmp_path / "run", settings=Settings(refine=3))
     one, three = (run_.models["spring"].scans["C-C/a"].values for run_ in (plain, fine))
     assert three["fsd_full"] == one["fsd_full"]
     assert "work_energy_residual[refine=3]_full" in three
@@ -196,44 +196,44 @@ def test_refining_does_not_change_the_other_numbers_and_is_named(tmp_path):
 
 def test_a_run_resumes_by_content(tmp_path):
     model = Spring()
-    run("bsct", [model], scan_set(), out=tmp_path)
+    run("bsct", [model], scan_set(), out=tmp_path / "run")
     assert model.calls == 40
-    again = run("bsct", [model], scan_set(), out=tmp_path)
+    again = run("bsct", [model], scan_set(), out=tmp_path / "run")
     assert model.calls == 40
-    refined = run("bsct", [model], scan_set(), out=tmp_path, settings=Settings(refine=2))
+    refined = run("bsct", [model], scan_set(), out=tmp_path / "run", settings=Settings(refine=2))
     assert model.calls == 79
     assert again.models["spring"].coverage == refined.models["spring"].coverage == (1, 1)
 
 
 def test_other_weights_under_the_same_name_are_refused(tmp_path):
-    run("bsct", [Spring(5.0)], scan_set(), out=tmp_path)
+    run("bsct", [Spring(5.0)], scan_set(), out=tmp_path / "run")
     with pytest.raises(RecordError, match="the model changed since"):
-        run("bsct", [Spring(5.1)], scan_set(), out=tmp_path)
+        run("bsct", [Spring(5.1)], scan_set(), out=tmp_path / "run")
 
 
 def test_other_data_in_the_same_folder_is_refused(tmp_path):
-    run("bsct", [Spring()], scan_set(), out=tmp_path)
+    run("bsct", [Spring()], scan_set(), out=tmp_path / "run")
     with pytest.raises(ValueError, match=r"another data .*--out"):
-        run("bsct", [Spring()], scan_set(diatomic("C-C/b")), out=tmp_path)
+        run("bsct", [Spring()], scan_set(diatomic("C-C/b")), out=tmp_path / "run")
 
 
 def test_models_of_one_name_must_be_told_apart(tmp_path):
     with pytest.raises(ValueError, match="NAME=SPEC"):
-        run("bsct", [Spring(), Spring(6.0)], scan_set(), out=tmp_path)
+        run("bsct", [Spring(), Spring(6.0)], scan_set(), out=tmp_path / "run")
 
 
 def test_a_failing_model_keeps_the_rest_and_is_retried_on_request(tmp_path):
     short = diatomic("C-C/short", b=np.linspace(0.5, 1.9, 20))
     data = scan_set(diatomic("C-C/long", b=np.linspace(0.9, 3.0, 20)), short)
-    whole = run("bsct", [Spring(fail_below=0.8)], data, out=tmp_path)
+    whole = run("bsct", [Spring(fail_below=0.8)], data, out=tmp_path / "run")
     result = whole.models["spring"]
     assert result.coverage == (1, 2)
     assert not whole.complete
     assert result.scans["C-C/short"].reason == "frame 0: ArithmeticError: too close"
     assert result.estimates["fsd_full"].n == 1
-    still = run("bsct", [Spring()], data, out=tmp_path)
+    still = run("bsct", [Spring()], data, out=tmp_path / "run")
     assert still.models["spring"].coverage == (1, 2)
-    mended = run("bsct", [Spring()], data, out=tmp_path, way=Way(retry_failed=True))
+    mended = run("bsct", [Spring()], data, out=tmp_path / "run", way=Way(retry_failed=True))
     assert mended.complete
 
 
@@ -252,16 +252,16 @@ class Broken(Spring):
 )
 @pytest.mark.parametrize("batch", [1, 8])
 def test_what_is_no_prediction_is_a_failure(tmp_path, name, reason, batch):
-    result = run("bsct", [Broken(name=name, batch=batch)], scan_set(), out=tmp_path)
+    result = run("bsct", [Broken(name=name, batch=batch)], scan_set(), out=tmp_path / "run")
     assert result.models[name].coverage == (0, 1)
     assert reason in result.models[name].scans["C-C/a"].reason
 
 
 def test_a_batched_model_is_asked_in_batches_and_its_failures_are_single(tmp_path):
     model = Spring(fail_below=0.85, batch=16)
-    result = run("bsct", [model], scan_set(), out=tmp_path).models["spring"]
+    result = run("bsct", [model], scan_set(), out=tmp_path / "run").models["spring"]
     assert result.scans["C-C/a"].reason == "frame 0: ArithmeticError: too close"
-    lines = (tmp_path / "records" / "spring.evaluate.jsonl").read_text().splitlines()[1:]
+    lines = (tmp_path / "run" / "records" / "spring.evaluate.jsonl").read_text().splitlines()[1:]
     records = [json.loads(line) for line in lines]
     assert sum(record["status"] == "failed" for record in records) == 1
 
