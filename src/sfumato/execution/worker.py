@@ -126,8 +126,7 @@ def _serve(pipe: Connection, lifeline: Connection, job: Job, device: str, safe_p
         safe_path: the variable as the driver has it, for the programs that the job starts.
     """
     os.setpgid(0, 0)  # a signal from the terminal reaches only the driver, which decides what it means
-    for end in (pipe, lifeline):
-        os.set_inheritable(end.fileno(), False)  # a program that outlives this process must not keep them
+    _keep_open_files()
     _guard(lifeline)
     os.environ.pop(SAFE_PATH, None)
     if safe_path is not None:
@@ -140,6 +139,13 @@ def _serve(pipe: Connection, lifeline: Connection, job: Job, device: str, safe_p
     except BaseException as error:  # noqa: BLE001 (the driver raises it)
         with suppress(OSError):  # the driver is gone
             pipe.send(("raised", _portable(error)))
+
+
+def _keep_open_files() -> None:
+    """Pass no open file on to the programs started here; held by them, a pipe would not say that it ended."""
+    for name in os.listdir("/dev/fd"):
+        with suppress(OSError):  # the folder itself was open for a moment
+            os.set_inheritable(int(name), int(name) <= 2)
 
 
 def _guard(lifeline: Connection) -> None:
