@@ -115,6 +115,72 @@ def test_declared_units_and_keys_are_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "overrides", "charge", "multiplicity"),
+    [
+        ("total_charge=1 total_spin=2", {}, 1, 2),
+        ("Q=-1 spin=0", {"multiplicity_is": "2S"}, -1, 1),
+        ("charge=0 spin=0.5", {"multiplicity_is": "S"}, 0, 2),
+        ("ion=2 open=3", {"keys": {"energy": "energy", "charge": "ion", "multiplicity": "open"}}, 2, 3),
+        (
+            "charge=7 ion=2 open=2",
+            {
+                "keys": {"energy": "energy", "charge": "ion", "multiplicity": "open"},
+                "multiplicity_is": "2S",
+            },
+            2,
+            3,
+        ),
+    ],
+)
+def test_charge_and_spin_under_other_names_and_in_other_senses(
+    tmp_path: Path, header: str, overrides: dict[str, Any], charge: int, multiplicity: int
+) -> None:
+    path = write_xyz(tmp_path / "a.xyz", [f"energy=-1 {header}"])
+    frames, done = converted(path, settings(**{"absent": ["forces", "stress"], **overrides}), tmp_path)
+    assert (frames.batch.charge[0], frames.batch.multiplicity[0]) == (charge, multiplicity)
+    assert not any("state no" in note for note in done.notes)
+
+
+def test_a_spin_of_zero_says_what_to_declare(tmp_path: Path) -> None:
+    path = write_xyz(tmp_path / "a.xyz", ["energy=-1 charge=0 spin=0"])
+    with pytest.raises(ValueError, match=r"spin is 0, but means 2S.1 here.*multiplicity_is: 2S or S"):
+        convert(path, tmp_path / "out.h5", settings())
+
+
+@pytest.mark.parametrize("bad", ["0\nenergy=0\n", "1\nProperties=species:S:1:pos:R:3 energy=0\nX 0 0 0\n"])
+def test_a_frame_without_atoms_or_with_a_ghost_is_refused_or_left_out(tmp_path: Path, bad: str) -> None:
+    path = write_xyz(tmp_path / "a.xyz", ["energy=-1", "energy=-2"])
+    path.write_text(bad + path.read_text())
+    with pytest.raises(ValueError, match=r"structure 0: .*; leave it out with unusable: leave out"):
+        convert(path, tmp_path / "out.h5", settings())
+    frames, done = converted(path, settings(unusable="leave out"), tmp_path)
+    assert len(frames) == 2
+    assert [where for where, _ in done.left_out] == ["structure 0"]
+
+
+def test_several_energies_under_one_key_are_refused(tmp_path: Path) -> None:
+    path = write_xyz(tmp_path / "a.xyz", ['energy="-1 -2"'])
+    with pytest.raises(ValueError, match="expected one number under 'energy'"):
+        convert(path, tmp_path / "out.h5", settings())
+
+
+@pytest.mark.parametrize("order", ["ase", "vasp"])
+def test_nine_numbers_of_a_stress_are_not_reordered(tmp_path: Path, order: str) -> None:
+    path = write_xyz(tmp_path / "a.xyz", ['energy=-1 Lattice="9 0 0 0 9 0 0 0 9" stress="1 6 5 6 2 4 5 4 3"'])
+    source = settings(
+        keys={"energy": "energy", "forces": "forces", "stress": "stress"},
+        units={"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å³"},
+        stress_are="stress",
+        stress_order=order,
+        absent=[],
+    )
+    path.write_text(path.read_text().replace('pbc="F F F"', 'pbc="T T T"'))
+    frames, _ = converted(path, source, tmp_path)
+    assert frames.labels.stress is not None
+    np.testing.assert_array_equal(frames.labels.stress[0], [[1, 6, 5], [6, 2, 4], [5, 4, 3]])
+
+
+@pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (
@@ -190,7 +256,7 @@ def test_labels_declared_absent_may_lack_in_some_frames_only(tmp_path: Path) -> 
 def test_a_broken_file_names_the_place(tmp_path: Path) -> None:
     path = write_xyz(tmp_path / "a.xyz", ["energy=1", "energy=2"])
     path.write_text(path.read_text().replace("H 0.0 -0.76", "H 0.0 x-0.76", 1))
-    with pytest.raises(ValueError, match=r"a\.xyz, at the first structure: cannot be read"):
+    with pytest.raises(ValueError, match=r"a\.xyz, structure 0: it cannot be read"):
         convert(path, tmp_path / "out.h5", settings())
     with pytest.raises(ValueError, match="no such file"):
         list(read_frames(tmp_path / "no.xyz", settings()))

@@ -157,6 +157,20 @@ def test_mptrj(tmp_path: Path) -> None:
     assert frames.labels.energy.tolist() == [-8.0] * 3
 
 
+def test_spin_and_isotopes_of_pymatgen_molecules(tmp_path: Path) -> None:
+    sites = [{"species": [{"element": "D", "occu": 1}], "xyz": [0, 0, z]} for z in (0.0, 0.74)]
+    record = {"structure": {"sites": sites, "charge": 1, "spin_multiplicity": 2}, "energy": -1.0}
+    (tmp_path / "a.json").write_text(json.dumps([record]))
+    source = settings(layout="pymatgen", keys={"energy": "energy"}, absent=["forces", "stress"])
+    frames, _ = converted(tmp_path / "a.json", source, tmp_path)
+    assert frames.batch.numbers.tolist() == [1, 1]
+    assert (frames.batch.charge[0], frames.batch.multiplicity[0]) == (1, 2)
+    sites[0]["species"] = [{"element": "Qq", "occu": 1}]
+    (tmp_path / "a.json").write_text(json.dumps([record]))
+    with pytest.raises(ValueError, match="site 0: 'Qq' is not a chemical element"):
+        convert(tmp_path / "a.json", tmp_path / "b.h5", source)
+
+
 # --- SPICE ---------------------------------------------------------------------------------------
 
 
@@ -192,6 +206,19 @@ def test_spice(tmp_path: Path) -> None:
     wrong = source.model_copy(update={"keys": source.keys.model_copy(update={"energy": "energy"})})
     with pytest.raises(ValueError, match=r"group ion, conformation 0: .*'dft_total_energy'.*'mbis_charges'"):
         convert(tmp_path / "a.hdf5", tmp_path / "b.h5", wrong)
+
+
+def test_a_spice_group_without_conformations_is_passed_over(tmp_path: Path) -> None:
+    write_spice(tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5", "r+") as file:
+        group = file.create_group("a group whose conformations were all left out")
+        group["atomic_numbers"] = np.array([8, 1, 1], dtype=np.int16)
+        group["conformations"] = np.zeros((0, 3, 3), dtype=np.float32)
+        group["dft_total_energy"] = np.zeros(0)
+        group.create_dataset("smiles", data=["[H:2][O:1][H:3]"], dtype=h5py.string_dtype())
+    source = SourceSettings(layout="spice", name="spice", level="x", licence="MIT", fractions=(1, 0, 0))
+    frames, _ = converted(tmp_path / "a.hdf5", source, tmp_path)
+    assert len(frames) == 4
 
 
 @pytest.mark.parametrize(

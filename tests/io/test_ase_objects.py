@@ -60,8 +60,9 @@ def test_charge_and_either_name_of_the_multiplicity_are_read(key: str) -> None:
         ({"charge": "one"}, "charge: expected a whole number, got 'one'"),
         ({"spin": None}, "spin: expected a whole number"),
         ({"charge": float("nan")}, "charge: expected a whole number"),
-        ({"spin": 2, "multiplicity": 3}, "multiplicity is 3 but spin is 2"),
-        ({"spin": 0}, "2S\\+1 is at least 1"),
+        ({"spin": 2, "multiplicity": 3}, "spin is 2, multiplicity is 3; all mean 2S"),
+        ({"spin": 0}, "spin is 0, but means 2S.1 here"),
+        ({"charge": 1, "total_charge": 0}, "charge is 1, total_charge is 0; all mean the total charge in e"),
     ],
 )
 def test_info_that_says_nonsense_is_refused(info: dict[str, object], message: str) -> None:

@@ -57,7 +57,7 @@ class Conversion:
 
 
 class UnusableError(ValueError):
-    """A frame whose labels are not finite."""
+    """A frame that cannot be read, has no atoms, or whose labels are not finite."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,14 @@ def _value(frame: RawFrame, key: str, role: str) -> Any:
     return value
 
 
+def _number(value: Any, key: str) -> float:
+    """Return the one number that lies under a key."""
+    found = np.asarray(value)
+    if found.size != 1 or found.dtype.kind not in "iuf":
+        raise ValueError(f"energy: expected one number under {key!r}, got {value!r:.60}")
+    return float(found.item())
+
+
 def _stress(values: Any, settings: SourceSettings, factor: float, system: System) -> Floats:
     """Return the stress (3, 3) eV/Å³ of a structure in Å."""
     found = np.asarray(values, dtype=float)
@@ -171,9 +179,11 @@ class _Stream:
 
     def add(self, frame: RawFrame, split: str) -> None:
         """Take in one frame."""
-        self._check_level(frame)
-        system = self._system(frame)
         try:
+            if frame.unusable or not len(frame.system):
+                raise UnusableError(frame.unusable or "the structure has no atoms")
+            self._check_level(frame)
+            system = self._system(frame)
             row = self._labels(frame, system)
         except UnusableError as error:
             if self.settings.unusable == "error":
@@ -225,7 +235,7 @@ class _Stream:
     def _labels(self, frame: RawFrame, system: System) -> tuple[float, Floats, Floats]:
         """Return energy (eV), forces (eV/Å) and stress (eV/Å³); NaN where declared absent."""
         keys, settings = self.settings.keys, self.settings
-        energy = float(np.asarray(_value(frame, keys.energy, "energy")).item()) * self.factors.energy
+        energy = _number(_value(frame, keys.energy, "energy"), keys.energy) * self.factors.energy
         forces, stress = np.full((len(system), 3), np.nan), np.full((3, 3), np.nan)
         missing = [
             label
@@ -285,6 +295,11 @@ class _Stream:
         for key, count in self.assumed.items():
             if count:
                 found.append(f"{count} frames state no {key}: taken as {getattr(self.settings, key)}")
+        if any(self.assumed.values()):
+            found.append(
+                "a charge or multiplicity under a name of its own is read if keys.charge or "
+                "keys.multiplicity says so"
+            )
         found += [f"{count} frames have no {label}" for label, count in self.lacking.items() if count]
         found.append(f"float32 moved no atom by more than {self.moved:.1g} Å")
         if self.left_out:
@@ -355,7 +370,8 @@ def convert(
                 watch(k + 1)
         stream.flush()
         if not writer.frames:
-            raise ValueError(f"{', '.join(map(str, files.values()))}: no frame that could be used")
+            first = ": ".join(stream.left_out[0]) if stream.left_out else "there are none"
+            raise ValueError(f"{', '.join(map(str, files.values()))}: no frame that could be used: {first}")
         molecule = stream.molecule.category()
         if "" in files and not source.keys.split:
             divided = split_by_molecule(molecule, source.fractions, source.seed)

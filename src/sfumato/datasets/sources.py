@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +16,8 @@ import numpy as np
 from pydantic import model_validator
 
 from sfumato.config import Settings
-from sfumato.io import from_ase
+from sfumato.io.ase_objects import from_ase, stated_keys, whole
+from sfumato.io.extxyz import ISOTOPES, FrameError, read_extxyz
 from sfumato.systems import System
 from sfumato.units import BOHR, GPA, HARTREE, KCAL_PER_MOL, KJ_PER_MOL, MEV
 from sfumato.words import nearest
@@ -57,6 +58,8 @@ class Keys(Settings):
         subset: how a frame came about.
         split: "train", "val" or "test".
         level: level of theory of a frame, which must be the set's.
+        charge: total charge in e, where it has none of the usual names (`CHARGE_KEYS`).
+        multiplicity: likewise (`MULTIPLICITY_KEYS`), in the sense of `multiplicity_is`.
     """
 
     energy: str = ""
@@ -66,6 +69,8 @@ class Keys(Settings):
     subset: str = ""
     split: str = ""
     level: str = ""
+    charge: str = ""
+    multiplicity: str = ""
 
 
 class Units(Settings):
@@ -99,7 +104,10 @@ class SourceSettings(Settings):
         seed: of that division.
         charge: e, of frames that state none.
         multiplicity: 2S+1, of frames that state none.
-        unusable: what to do with a frame whose labels are not finite: "error" or "leave out".
+        multiplicity_is: what a number under such a key means: the multiplicity "2S+1", the number of unpaired
+            electrons "2S", or the spin "S".
+        unusable: what to do with a frame that cannot be read, has no atoms or labels that are not finite:
+            "error" or "leave out".
     """
 
     layout: Literal["extxyz", "ase-db", "spice", "mptrj", "pymatgen"]
@@ -118,6 +126,7 @@ class SourceSettings(Settings):
     seed: int = 0
     charge: int = 0
     multiplicity: int = 1
+    multiplicity_is: Literal["2S+1", "2S", "S"] = "2S+1"
     unusable: Literal["error", "leave out"] = "error"
 
     @model_validator(mode="before")
@@ -197,6 +206,7 @@ class RawFrame:
         values: everything that may be a label or a category, by its key.
         names: the keys that are there, if more than those of `values`.
         states: which of "charge" and "multiplicity" the file states.
+        unusable: why the structure, empty then, cannot be used; empty where it can.
     """
 
     where: str
@@ -204,6 +214,11 @@ class RawFrame:
     values: Mapping[str, Any]
     names: tuple[str, ...] = ()
     states: frozenset[str] = field(default_factory=frozenset)
+    unusable: str = ""
+
+
+NOTHING = System(np.zeros(0, dtype=np.int64), np.zeros((0, 3)))
+"""In the place of a structure that cannot be read."""
 
 
 def read_frames(path: str | Path, settings: SourceSettings) -> Iterator[RawFrame]:
@@ -237,22 +252,65 @@ def read_frames(path: str | Path, settings: SourceSettings) -> Iterator[RawFrame
         except Exception as error:  # parsers raise whatever the line made them raise
             raise ValueError(f"{path}, at {where}: cannot be read: {error}") from error
         where = f"the structure after {frame.where}"
-        yield frame
+        yield frame if settings.layout in ("extxyz", "ase-db") else _with_declared(frame, settings)
 
 
-def _of_ase(atoms: Atoms, where: str, values: Mapping[str, Any]) -> RawFrame:
-    states = {"charge": ("charge",), "multiplicity": ("multiplicity", "spin")}
-    stated = frozenset(what for what, keys in states.items() if any(key in atoms.info for key in keys))
-    return RawFrame(where, from_ase(atoms), values, tuple(values), stated)
+def _of_ase(atoms: Atoms, where: str, values: Mapping[str, Any], settings: SourceSettings) -> RawFrame:
+    info = dict(atoms.info)
+    stated = []
+    for what in ("charge", "multiplicity"):
+        key = getattr(settings.keys, what)
+        if key:
+            there = key in info
+            value = info.get(key)
+            info = {name: item for name, item in info.items() if name not in stated_keys(atoms, what)}
+            info |= {what: value} if there else {}
+        atoms.info = info
+        names = stated_keys(atoms, what)
+        if what == "multiplicity":
+            info |= {name: _multiplicity(info[name], name, settings) for name in names}
+        stated += [what] if names else []
+    return RawFrame(where, from_ase(atoms), values, tuple(values), frozenset(stated))
+
+
+def _multiplicity(value: Any, name: str, settings: SourceSettings) -> Any:
+    """Return 2S+1 of what a file states."""
+    if settings.multiplicity_is == "2S+1":
+        return value
+    try:
+        number = float(value) * (2 if settings.multiplicity_is == "S" else 1)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected a number, got {value!r}") from None
+    return number + 1
+
+
+def _with_declared(frame: RawFrame, settings: SourceSettings) -> RawFrame:
+    """Return a frame with the charge and multiplicity that lie under the keys the settings name."""
+    stated: dict[str, Any] = {}
+    for what in ("charge", "multiplicity"):
+        key = getattr(settings.keys, what)
+        if key and frame.values.get(key) is not None:
+            value = frame.values[key]
+            value = _multiplicity(value, key, settings) if what == "multiplicity" else value
+            stated[what] = whole(np.asarray(value).item(), key)
+    return replace(frame, system=replace(frame.system, **stated), states=frame.states | stated.keys())
 
 
 def _read_extxyz(path: Path, settings: SourceSettings) -> Iterator[RawFrame]:
-    import ase.io
-
-    for k, atoms in enumerate(ase.io.iread(str(path), index=":", format="extxyz")):
+    for k, frame in enumerate(read_extxyz(path)):
+        where = f"structure {k}"
+        if isinstance(frame, FrameError):
+            yield RawFrame(where, NOTHING, {}, unusable=f"it cannot be read: {frame}")
+            continue
+        atoms = frame.atoms
         arrays = {key: a for key, a in atoms.arrays.items() if key not in ("numbers", "positions")}
-        results = {} if atoms.calc is None else atoms.calc.results
-        yield _of_ase(atoms, f"structure {k}", {**atoms.info, **arrays, **results})
+        results = {} if atoms.calc is None else dict(atoms.calc.results)
+        if "stress" in results and "stress" in frame.stated:
+            results["stress"] = frame.stated["stress"]  # ASE makes six numbers of nine, in its own order
+        try:
+            yield _of_ase(atoms, where, {**atoms.info, **arrays, **results}, settings)
+        except ValueError as error:
+            yield RawFrame(where, NOTHING, {}, unusable=str(error))
 
 
 def _read_ase_db(path: Path, settings: SourceSettings) -> Iterator[RawFrame]:
@@ -268,7 +326,7 @@ def _read_ase_db(path: Path, settings: SourceSettings) -> Iterator[RawFrame]:
             atoms = row.toatoms()
             atoms.info = {**row.get("data", {}), **row.key_value_pairs}
             results = {} if atoms.calc is None else atoms.calc.results
-            yield _of_ase(atoms, f"{file.name}, row {row.id}", {**atoms.info, **results})
+            yield _of_ase(atoms, f"{file.name}, row {row.id}", {**atoms.info, **results}, settings)
 
 
 def _pages(database: Any) -> Iterator[AtomsRow]:
@@ -297,18 +355,20 @@ def _read_spice(path: Path, settings: SourceSettings) -> Iterator[RawFrame]:
     with h5py.File(path, "r") as file:
         for name, group in file.items():
             positions = group["conformations"][:]
+            if not len(positions):  # conformations may all have been left out
+                continue
             found = {}
             for key in wanted & set(group):
                 text = h5py.check_string_dtype(group[key].dtype) is not None
                 value = np.ravel(group[key].asstr()[()])[0] if text else group[key][()]
                 shared = text or np.shape(value)[:1] != (len(positions),)
                 found[key] = [value] * len(positions) if shared else value
-            system = System(group["atomic_numbers"][:], positions[0] if len(positions) else np.zeros((0, 3)))
-            smiles = str(found["smiles"][0]) if "smiles" in found and len(positions) else ""
+            numbers = group["atomic_numbers"][:]
+            smiles = str(found["smiles"][0]) if "smiles" in found else ""
             for k, x in enumerate(positions):
                 yield RawFrame(
                     f"group {name}, conformation {k}",
-                    System(system.numbers, x, charge=_charge_of(smiles)),
+                    System(numbers, x, charge=_charge_of(smiles)),
                     {key: value[k] for key, value in found.items()},
                     tuple(group),
                     frozenset({"charge"} if smiles else ()),
@@ -324,24 +384,27 @@ def _structure(record: Mapping[str, Any]) -> tuple[System, frozenset[str]]:
         species = site["species"]
         if len(species) != 1 or species[0]["occu"] != 1:
             raise ValueError(f"site {k} is occupied by {species}: disordered structures have no one energy")
-        numbers.append(atomic_numbers[species[0]["element"]])
+        symbol = str(species[0]["element"])
+        symbol = ISOTOPES.get(symbol, symbol)
+        if symbol not in atomic_numbers:
+            raise ValueError(f"site {k}: {symbol!r} is not a chemical element")
+        numbers.append(atomic_numbers[symbol])
     lattice = record.get("lattice")
     cell = np.zeros((3, 3)) if lattice is None else np.array(lattice["matrix"], dtype=float)
     positions = [
         site["xyz"] if "xyz" in site else np.asarray(site["abc"], dtype=float) @ cell
         for site in record["sites"]
     ]
-    charge = record.get("charge")
-    if charge is not None and charge != int(charge):
-        raise ValueError(f"charge: expected a whole number, got {charge}")
+    words = {"charge": "charge", "multiplicity": "spin_multiplicity"}
+    stated = {what: whole(record[word], word) for what, word in words.items() if record.get(word) is not None}
     system = System(
         np.array(numbers, dtype=np.int64),
         np.asarray(positions, dtype=float).reshape(-1, 3),
         cell,
         np.zeros(3, dtype=bool) if lattice is None else lattice.get("pbc", (True, True, True)),
-        charge=int(charge or 0),
+        **stated,
     )
-    return system, frozenset({"charge"} if charge is not None else ())
+    return system, frozenset(stated)
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,27 +1,39 @@
 """ASE atoms and extended XYZ files, to and from the array containers.
 
 Charge and spin live in `Atoms.info`: `charge` in e, and `multiplicity` = 2S+1, which much of the field
-calls `spin`; both names are read, both are written. Absent, they are 0 and 1.
+calls `spin`. These names are written; the others that are in use are read too. Absent, they are 0 and 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sfumato.files import write_text
+from sfumato.io.extxyz import FrameError, read_extxyz
 from sfumato.systems import Floats, Prediction, System
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 XYZ_SUFFIXES = (".xyz", ".extxyz")
+PDB_SUFFIXES = (".pdb", ".ent")
+GAUSSIAN_SUFFIXES = (".gjf", ".com")
+
+CHARGE_KEYS = ("charge", "total_charge", "net_charge", "q")
+"""Names of the total charge in e, in any case."""
+
+MULTIPLICITY_KEYS = ("multiplicity", "spin", "total_spin", "spin_multiplicity", "mult")
+"""Names of 2S+1, in any case."""
+
+NO_ENERGY = "a disordered structure has no one energy; choose an ordered one"
 
 
-def _whole(value: Any, what: str) -> int:
+def whole(value: Any, what: str) -> int:
     """Return a number without a fraction as int: a charge of 0.5 must not become 0."""
     try:
         number = float(value)
@@ -32,33 +44,79 @@ def _whole(value: Any, what: str) -> int:
     return int(number)
 
 
+def stated_keys(atoms: Atoms, what: Literal["charge", "multiplicity"]) -> tuple[str, ...]:
+    """Return the keys of `info` under which a structure states its charge or multiplicity, in any case.
+
+    Args:
+        atoms: the structure.
+        what: which of the two.
+    """
+    names = CHARGE_KEYS if what == "charge" else MULTIPLICITY_KEYS
+    return tuple(key for key in atoms.info if isinstance(key, str) and key.lower() in names)
+
+
+def _stated(atoms: Atoms, what: Literal["charge", "multiplicity"]) -> int | None:
+    """Return what a structure states, by itself or through the input of a program; None where it does not."""
+    keys = stated_keys(atoms, what)
+    values = {key: whole(atoms.info[key], key) for key in keys}
+    if len(set(values.values())) > 1:
+        said = ", ".join(f"{key} is {value}" for key, value in values.items())
+        unit = "the total charge in e" if what == "charge" else "2S+1"
+        raise ValueError(f"info: {said}; all mean {unit}, so give one or make them equal")
+    if values:
+        return next(iter(values.values()))
+    parameters = getattr(atoms.calc, "parameters", None) or {}
+    for name in ("charge",) if what == "charge" else ("mult", "multiplicity"):
+        if parameters.get(name) is not None:
+            return whole(parameters[name], name)
+    return None
+
+
 def from_ase(atoms: Atoms) -> System:
     """Read a structure from an ASE object.
 
     Args:
-        atoms: structure; `info["charge"]` (e) and `info["multiplicity"]` or `info["spin"]` (2S+1) are
-            used, and are 0 and 1 where absent. Per-atom charges and magnetic moments are not.
+        atoms: structure; total charge (e) and 2S+1 are what `info` states under one of `CHARGE_KEYS` and
+            `MULTIPLICITY_KEYS`, else what the program input it was read from says, else 0 and 1. Per-atom
+            charges and magnetic moments are not used.
 
     Returns:
         The structure.
 
     Raises:
-        ValueError: a fractional charge, or `multiplicity` and `spin` that differ.
+        ValueError: a fractional charge, a multiplicity of zero, statements that differ, or sites that are
+            occupied in part.
     """
-    stated = {key: _whole(atoms.info[key], key) for key in ("multiplicity", "spin") if key in atoms.info}
-    if len(set(stated.values())) > 1:
+    _refuse_disorder(atoms)
+    multiplicity = _stated(atoms, "multiplicity")
+    if multiplicity == 0:
+        key = next(iter(stated_keys(atoms, "multiplicity")), "multiplicity")
         raise ValueError(
-            f"info: multiplicity is {stated['multiplicity']} but spin is {stated['spin']}; "
-            "both mean 2S+1, so give one or make them equal"
+            f"{key} is 0, but means 2S+1 here, which is 1 for a closed shell; if it counts unpaired "
+            "electrons or is S, state the multiplicity instead (for data convert: multiplicity_is: 2S or S)"
         )
     return System(
         numbers=atoms.numbers,
         positions=atoms.positions,
         cell=np.asarray(atoms.cell),
         pbc=atoms.pbc,
-        charge=_whole(atoms.info.get("charge", 0), "charge"),
-        multiplicity=next(iter(stated.values()), 1),
+        charge=_stated(atoms, "charge") or 0,
+        multiplicity=1 if multiplicity is None else multiplicity,
     )
+
+
+def _refuse_disorder(atoms: Atoms) -> None:
+    """Raise where a site is occupied in part: the atoms that ASE makes of it are another substance."""
+    sites = atoms.info.get("occupancy")  # from a CIF: {site: {symbol: occupancy}}
+    for site in sites.values() if isinstance(sites, Mapping) else ():
+        if isinstance(site, Mapping) and (len(site) > 1 or any(value != 1 for value in site.values())):
+            held = ", ".join(f"{symbol} {value:g}" for symbol, value in site.items())
+            raise ValueError(f"a site is occupied by {held}: {NO_ENERGY}")
+    of_atoms = np.asarray(atoms.arrays.get("occupancy", ()))  # from a PDB
+    if of_atoms.dtype.kind == "f":
+        partly = np.flatnonzero((of_atoms > 0) & (of_atoms < 1))
+        if len(partly):
+            raise ValueError(f"atom {partly[0]} has occupancy {of_atoms[partly[0]]:g}: {NO_ENERGY}")
 
 
 def to_ase(system: System) -> Atoms:
@@ -78,19 +136,63 @@ def to_ase(system: System) -> Atoms:
     )
 
 
-def read_atoms(path: str | Path) -> list[Atoms]:
-    """Return every structure of a file as ASE objects; .xyz is always taken as extended XYZ."""
+def iterate_atoms(path: str | Path) -> Iterator[Atoms | FrameError]:
+    """Read the structures of a file one after the other; .xyz is always taken as extended XYZ.
+
+    Args:
+        path: any format that ASE recognizes.
+
+    Yields:
+        ASE objects, and in the place of a frame of XYZ that cannot be read the reason.
+
+    Raises:
+        ValueError: no such file, or one that cannot be read further; names the file.
+    """
     import ase.io
 
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    kind = "extxyz" if path.suffix.lower() in XYZ_SUFFIXES else None
     try:
-        found = ase.io.read(path, index=":", format=kind, do_not_split_by_at_sign=True)
+        if path.suffix.lower() in XYZ_SUFFIXES:
+            for frame in read_extxyz(path):
+                yield frame if isinstance(frame, FrameError) else frame.atoms
+            return
+        if path.suffix.lower() in PDB_SUFFIXES:
+            _refuse_alternates(path)
+        # Of an input for Gaussian, charge and spin are parameters of the calculator.
+        more = {"attach_calculator": True} if path.suffix.lower() in GAUSSIAN_SUFFIXES else {}
+        found = ase.io.read(path, index=":", do_not_split_by_at_sign=True, **more)
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from error
     except Exception as error:  # ASE's readers raise whatever the line made them raise
         raise ValueError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
-    return list(found)
+    yield from found
+
+
+def _refuse_alternates(path: Path) -> None:
+    """Raise where a PDB gives an atom in several places: ASE would take all of them."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            if line.startswith(("ATOM", "HETATM")) and line[16:17].strip():
+                raise ValueError(
+                    f"line {number} is alternate location {line[16]!r} of an atom: {NO_ENERGY}; keep one "
+                    "location of each atom and clear column 17"
+                )
+
+
+def read_atoms(path: str | Path) -> list[Atoms]:
+    """Return every structure of a file as ASE objects; .xyz is always taken as extended XYZ.
+
+    Raises:
+        ValueError: no such file, or one of which a structure cannot be read; names file and structure.
+    """
+    found: list[Atoms] = []
+    for k, atoms in enumerate(iterate_atoms(path)):
+        if isinstance(atoms, FrameError):
+            raise ValueError(f"{path}, structure {k}: cannot be read: {atoms}")
+        found.append(atoms)
+    return found
 
 
 def read_systems(path: str | Path) -> list[System]:
@@ -219,4 +321,4 @@ def write_systems(
         stress = None if predictions.stress is None else predictions.stress[k]
         forces = predictions.forces[offsets[k] : offsets[k + 1]]
         text.append(_frame_text(system, float(predictions.energy[k]), forces, stress, words[k]))
-    Path(path).write_text("".join(text), encoding="utf-8")
+    write_text(path, "".join(text))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from ase.data import atomic_numbers
 
-from sfumato.io.ase_objects import from_ase
+from sfumato.io.ase_objects import from_ase, stated_keys
 from sfumato.systems import Floats, Ints
 
 PROPERTIES = "species:S:1:pos:R:3:forces:R:3"
@@ -136,15 +136,14 @@ def _frame_by_ase(text: str, where: str) -> Frame:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
     smiles = atoms.info.get("smiles", "")
-    says_spin = not {"multiplicity", "spin"}.isdisjoint(atoms.info)
     return Frame(
         numbers=system.numbers,
         positions=system.positions,
         energy=energy,
         forces=np.array(results["forces"], dtype=float),
         smiles=smiles if isinstance(smiles, str) else "",  # ASE takes "F" for false
-        charge=system.charge if "charge" in atoms.info else None,
-        multiplicity=system.multiplicity if says_spin else None,
+        charge=system.charge if stated_keys(atoms, "charge") else None,
+        multiplicity=system.multiplicity if stated_keys(atoms, "multiplicity") else None,
     )
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.io.ase_objects import from_ase, read_atoms
+from sfumato.io.ase_objects import from_ase, iterate_atoms
+from sfumato.io.extxyz import FrameError
 from sfumato.systems import Floats, Ints, System
 
 SMILES_SUFFIXES = (".smi", ".smiles")
@@ -108,9 +109,14 @@ def read_molecules(path: str | Path, *, seed: int = 0) -> Molecules:
 
 
 def _ase_entries(path: Path) -> Iterator[Molecule | Exclusion]:
-    for k, atoms in enumerate(read_atoms(path)):
+    for k, atoms in enumerate(iterate_atoms(path)):
+        if isinstance(atoms, FrameError):
+            yield Exclusion(str(k), f"structure {k}: cannot be read: {atoms}")
+            continue
         name = str(atoms.info.get("name", k))
         try:
+            if not len(atoms):
+                raise ValueError("it has no atoms")
             yield Molecule(name, from_ase(atoms), str(atoms.info.get("smiles", "")))
         except ValueError as error:
             yield Exclusion(name, f"structure {k}: {error}")
