@@ -71,5 +71,6 @@
   all('.wide', box => {
     box.firstElementChild.addEventListener('scroll', () => measure(box), {passive: true});
     new ResizeObserver(() => measure(box)).observe(box.firstElementChild);
+    measure(box);
   });
 })();

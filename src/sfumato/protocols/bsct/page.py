@@ -263,7 +263,7 @@ def _scan_viewer(run: Run, key: str, figures: Figures) -> str:
         "From the top: energy from the frame of the reference minimum (dotted line), on the range of the "
         "reference; squared change of all forces from that frame; the logarithm L of its ratio to the "
         "reference's; how fast L changes: its maximum, the dot, is the FSD. A peak far above all others is "
-        "cut off, and a triangle says how high it is. The orange line is the frame that is drawn below."
+        "cut off, and a triangle says how high it is. The gray bar is the frame that is drawn below."
     )
     return (
         f"<h3>Where the roughness is</h3>{''.join(data)}"
