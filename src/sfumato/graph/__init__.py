@@ -6,6 +6,7 @@ from typing import Any
 _PUBLIC = {
     "Pairs": "neighbors",
     "neighbor_pairs": "neighbors",
+    "StructureError": "neighbors",
     "GraphSettings": "settings",
     "Candidates": "candidates",
     "find_candidates": "candidates",

@@ -92,7 +92,7 @@ def find_candidates(
         The pairs, on the device of the positions.
 
     Raises:
-        ValueError: what `neighbor_pairs` refuses.
+        StructureError: what `neighbor_pairs` refuses.
     """
     batch = Batch(
         numbers=np.ones(len(positions), dtype=np.int64),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sfumato.graph.candidates import Candidates, find_candidates, pair_vectors, possible_edges
 from sfumato.graph.envelope import envelope_bias
+from sfumato.graph.neighbors import StructureError
 from sfumato.graph.ranking import FAR, ranks
 from sfumato.graph.settings import GraphSettings
 
@@ -137,7 +138,7 @@ def index_stage(
         The topology, on the device of the positions.
 
     Raises:
-        ValueError: what `neighbor_pairs` refuses, or two atoms at the same place; says which.
+        StructureError: what `neighbor_pairs` refuses, or two atoms at the same place; says which.
     """
     candidates = find_candidates(positions, cell, pbc, system, settings, skin)
     distance = candidates.distance
@@ -158,7 +159,7 @@ def select_edges(
     Arguments and result are those of `index_stage`.
 
     Raises:
-        ValueError: two atoms at the same place; says which.
+        StructureError: two atoms at the same place; says which.
     """
     distance = candidates.lengths(positions, cell, system)
     return _topology(candidates, distance, numbers, system, len(cell), settings, 0.0, bucket)
@@ -211,14 +212,17 @@ def _topology(
 
 def _refuse_one_place(candidates: Candidates, distance: Tensor, system: Tensor) -> None:
     """Look at all pairs, not at edges alone: of many atoms at one place none may have an edge."""
-    if (distance < SAME_PLACE).any():
-        pair = distance.argmin()
-        i, j = sorted((int(candidates.i[pair]), int(candidates.j[pair])))
-        first = int((system < system[i]).sum())
-        raise ValueError(
-            f"atoms {i - first} and {j - first} of structure {int(system[i])} are at the same place; "
-            "move or remove one"
-        )
+    close = torch.nonzero(distance < SAME_PLACE)[:, 0]
+    if not len(close):
+        return
+    reasons: dict[int, str] = {}
+    close = close[distance[close].argsort(stable=True)]
+    of = system[candidates.i[close]]
+    for structure in torch.unique(of).tolist():
+        pair, first = close[of == structure][0], int((system < structure).sum())
+        i, j = sorted((int(candidates.i[pair]) - first, int(candidates.j[pair]) - first))
+        reasons[structure] = f"atoms {i} and {j} of {{}} are at the same place; move or remove one"
+    raise StructureError(reasons)
 
 
 class _Pairs(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,28 @@ class Pairs:
         return vectors
 
 
+class StructureError(ValueError):
+    """Some structures of a batch have no neighborhoods; the others do.
+
+    Args:
+        reasons: number of the structure → what is wrong, with "{}" where the structure is named.
+    """
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        self.reasons = dict(reasons)
+        first = min(self.reasons)
+        super().__init__(self.reason(first))
+
+    def reason(self, number: int, name: str = "") -> str:
+        """Return what is wrong with a structure.
+
+        Args:
+            number: of the structure.
+            name: to call it by; by default "structure" and its number.
+        """
+        return self.reasons[number].replace("{}", name or f"structure {number}")
+
+
 def neighbor_pairs(structure: Batch | System, cutoff: float) -> Pairs:
     """Find all pairs closer than a cutoff, each in both directions.
 
@@ -59,8 +82,9 @@ def neighbor_pairs(structure: Batch | System, cutoff: float) -> Pairs:
         out. Two atoms at the same place are a pair.
 
     Raises:
-        ValueError: a cutoff that is not positive and finite; a position that is not finite or so far
-            away that distances are no longer known; periodic cell vectors that are not independent.
+        ValueError: a cutoff that is not positive and finite.
+        StructureError: a position that is not finite or so far away that distances are no longer known;
+            periodic cell vectors that are not independent.
     """
     batch = Batch.of([structure]) if isinstance(structure, System) else structure
     half = half_pairs(batch, cutoff)
@@ -82,23 +106,24 @@ def half_pairs(batch: Batch, cutoff: float | Floats) -> Pairs:
         Of (i, j, S) and (j, i, −S) one, in any order.
 
     Raises:
-        ValueError: as for `neighbor_pairs`.
+        ValueError: a cutoff that is not positive and finite.
+        StructureError: the structures whose positions or cells `neighbor_pairs` refuses.
     """
     cutoffs = np.broadcast_to(np.asarray(cutoff, dtype=float), len(batch))
     if not (np.isfinite(cutoffs) & (cutoffs > 0)).all():
         raise ValueError(f"cutoff: expected a positive length in Å, got {cutoff}")
-    lost = ~(np.abs(batch.positions) <= FARTHEST).all(axis=1)
-    if lost.any():
-        bad = int(np.argmax(lost))
-        raise ValueError(
-            f"positions: atom {bad} of the batch is at {batch.positions[bad].tolist()} Å; "
-            f"coordinates must be finite and within ±{FARTHEST:g} Å"
-        )
+    reasons: dict[int, str] = {}
     found = [(np.zeros((0, 2), dtype=np.int64), np.zeros((0, 3), dtype=np.int64))]
     for k, (start, stop) in enumerate(zip(batch.offsets, batch.offsets[1:])):
         if start < stop:
-            atoms, shift = _table(batch.positions[start:stop], batch.cell[k], batch.pbc[k], float(cutoffs[k]))
-            found.append((atoms + start, shift))
+            try:
+                inside = _table(batch.positions[start:stop], batch.cell[k], batch.pbc[k], float(cutoffs[k]))
+            except ValueError as error:
+                reasons[k] = f"{{}}: {error}"
+            else:
+                found.append((inside[0] + start, inside[1]))
+    if reasons:
+        raise StructureError(reasons)
     atoms, shift = (np.concatenate(parts) for parts in zip(*found))
     return Pairs(atoms[:, 0], atoms[:, 1], shift)
 
@@ -108,6 +133,13 @@ def _table(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) -> tuple[
     # Not at the top of the file: importing vesin imports torch.
     from vesin import NeighborList
 
+    lost = ~(np.abs(positions) <= FARTHEST).all(axis=1)
+    if lost.any():
+        atom = int(np.argmax(lost))
+        raise ValueError(
+            f"atom {atom} is at {positions[atom].tolist()} Å; positions must be finite and within "
+            f"±{FARTHEST:g} Å"
+        )
     box, radius = _search(positions, cell, pbc, cutoff)
     # One thread: workers run side by side, and a list that takes every core would slow all of them.
     finder = NeighborList(cutoff=radius, full_list=False, n_threads=1)

@@ -51,7 +51,7 @@ class Neighbors:
             system: (N,) the structure of each atom.
 
         Raises:
-            ValueError: two atoms at the same place; a position that is not finite; a flat cell.
+            StructureError: two atoms at the same place; a position that is not finite; a flat cell.
         """
         if self._candidates is None or self._stale(positions, cell, pbc, system):
             self._candidates = find_candidates(positions, cell, pbc, system, self.settings, self.skin)

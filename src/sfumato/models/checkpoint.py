@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FiniteFloat,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
-from sfumato.models.mindscaip.config import ELEMENTS, MinDScAIPConfig
+from sfumato.files import write_bytes
+from sfumato.models.config import ELEMENTS, NetworkConfig
+from sfumato.models.families import FAMILIES, build, read_config
 from sfumato.systems import digest
 from sfumato.words import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sfumato.models.mindscaip.network import MinDScAIP
+    from sfumato.models.network import Network
 
 SCHEMA = 1
 SUFFIX = ".safetensors"
-ARCHITECTURES = ("mindscaip",)
 ENTRY = "sfumato"
 """The one entry of the metadata of a safetensors file that is ours."""
 
@@ -56,8 +63,8 @@ class Header(BaseModel):
 
     Args:
         schema_version: of this table.
-        architecture: which network.
-        config: all its settings, among them the elements it knows.
+        architecture: a key of `FAMILIES`.
+        config: all settings of the network, among them the elements it knows.
         dtype: of the weights.
         energy_unit: of everything that comes out.
         length_unit: of everything that goes in, and of 1/length in forces.
@@ -70,8 +77,8 @@ class Header(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = SCHEMA
-    architecture: Literal["mindscaip"] = "mindscaip"
-    config: MinDScAIPConfig
+    architecture: str
+    config: SerializeAsAny[NetworkConfig]
     dtype: Literal["float32", "float64"]
     energy_unit: Literal["eV"] = "eV"
     length_unit: Literal["Å"] = "Å"
@@ -79,6 +86,13 @@ class Header(BaseModel):
     atom_energies: dict[str, FiniteFloat]
     facts: Facts = Facts()
     sha256: str = ""
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _of_its_family(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return read_config(value | {"architecture": info.data.get("architecture", "")})
 
     @field_validator("atom_energies")
     @classmethod
@@ -91,12 +105,13 @@ class Header(BaseModel):
         return value
 
     @classmethod
-    def of(cls, model: MinDScAIP, facts: Facts) -> Header:
+    def of(cls, model: Network, facts: Facts) -> Header:
         """Describe a model; its dtype must be one of those above."""
         from ase.data import chemical_symbols
 
         energies = enumerate(model.reference.tolist())
         return cls(
+            architecture=model.config.architecture,
             config=model.config,
             dtype=str(model.dtype).removeprefix("torch."),
             scale=model.scale.item(),
@@ -115,7 +130,7 @@ class Header(BaseModel):
         return bare.model_copy(update={"sha256": digest([bare.text(), *arrays])})
 
 
-def save(path: str | Path, model: MinDScAIP, facts: Facts | None = None) -> None:
+def save(path: str | Path, model: Network, facts: Facts | None = None) -> None:
     """Write a model to a file, whole or not at all.
 
     Args:
@@ -146,16 +161,10 @@ def save(path: str | Path, model: MinDScAIP, facts: Facts | None = None) -> None
         raise ValueError(f"{path}: {_first(error)}") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: facts.notes: cannot be written as JSON: {error}") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-        with (Path(folder) / path.name).open("wb") as file:
-            file.write(to_bytes(tensors, metadata={ENTRY: text}))
-            file.flush()
-            os.fsync(file.fileno())
-        (Path(folder) / path.name).replace(path)
+    write_bytes(path, to_bytes(tensors, metadata={ENTRY: text}))
 
 
-def load_model(path: str | Path) -> tuple[MinDScAIP, Facts]:
+def load_model(path: str | Path) -> tuple[Network, Facts]:
     """Read a model from a file; nothing in the file is executed.
 
     Args:
@@ -170,8 +179,6 @@ def load_model(path: str | Path) -> tuple[MinDScAIP, Facts]:
     """
     import torch
     from safetensors import SafetensorError, safe_open
-
-    from sfumato.models.mindscaip.network import MinDScAIP
 
     path = Path(path)
     _check_kind(path)
@@ -193,17 +200,17 @@ def load_model(path: str | Path) -> tuple[MinDScAIP, Facts]:
         raise ValueError(
             f"{path}: header or weights were changed after it was written (SHA-256 differs); get it again"
         )
-    model = MinDScAIP(header.config, dtype=getattr(torch, header.dtype))
+    model = build(header.config, dtype=getattr(torch, header.dtype))
     model.load_state_dict(tensors | _from_header(header))
     return model, header.facts
 
 
-def weights_digest(model: MinDScAIP) -> str:
+def weights_digest(model: Network) -> str:
     """Return the SHA-256 of settings, units, precision and weights: of all that decides predictions."""
     return Header.of(model, Facts()).sealed(_tensors(model)).sha256
 
 
-def _tensors(model: MinDScAIP) -> dict[str, Tensor]:
+def _tensors(model: Network) -> dict[str, Tensor]:
     return {
         name: value.detach().cpu().contiguous()
         for name, value in model.state_dict().items()
@@ -257,25 +264,25 @@ def _read_header(path: Path, metadata: Mapping[str, str] | None) -> Header:
             "update with: pip install --upgrade sfumato"
         )
     name = str(values.get("architecture"))
-    if name not in ARCHITECTURES:
-        raise ValueError(f"{path}: architecture {name!r} is unknown; {nearest(name, ARCHITECTURES)}")
+    if name not in FAMILIES:
+        raise ValueError(f"{path}: architecture {name!r} is unknown; {nearest(name, FAMILIES)}")
     try:
         return Header.model_validate(values)
     except ValidationError as error:
         raise ValueError(f"{path}: its header says something wrong: {_first(error)}") from None
 
 
-def _check_shapes(path: Path, config: MinDScAIPConfig, stored: Mapping[str, tuple[int, ...]]) -> None:
+def _check_shapes(path: Path, config: NetworkConfig, stored: Mapping[str, tuple[int, ...]]) -> None:
     """Compare a file with what its settings ask for, before anything of that size is allocated."""
     import torch
 
-    from sfumato.models.mindscaip.network import MinDScAIP
-
-    if config.layers > len(stored):
-        raise ValueError(f"{path}: {len(stored)} tensors are too few for {config.layers} layers")
+    if config.fewest_tensors > len(stored):
+        raise ValueError(
+            f"{path}: has {len(stored)} tensors; its settings ask for {config.fewest_tensors} or more"
+        )
     try:
         with torch.device("meta"):
-            state = MinDScAIP(config).state_dict()
+            state = build(config).state_dict()
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: its settings make no model: {error}") from None
     expected = {key: tuple(value.shape) for key, value in state.items() if key not in IN_HEADER}

@@ -1,7 +1,7 @@
 """What is read from the tokens: energy, forces, stress and denoising; and the repulsion of nuclei.
 
-Where tokens know no directions (`directional: angular_bias`) vectors are made of those of the edges, each
-weighted by its envelope: smooth, and turning with the structure.
+Where tokens do not know directions, vectors are sums of those of the edges, each weighted by its envelope:
+smooth, and turning with the structure.
 """
 
 from __future__ import annotations
@@ -10,11 +10,36 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sfumato.graph.layout import Topology
-from sfumato.models.mindscaip.config import WITH_RADIUS, MinDScAIPConfig
-from sfumato.models.mindscaip.layers import FeedForward
+from sfumato.models.config import WITH_RADIUS
 from sfumato.units import BOHR, HARTREE
+
+
+class FeedForward(nn.Module):
+    """Linear, activation, linear.
+
+    Args:
+        width: C in.
+        hidden: channels between.
+        out: channels out.
+        gated: the activation multiplies a second linear map of the input.
+    """
+
+    def __init__(self, width: int, hidden: int, out: int, gated: bool = False) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, hidden * (2 if gated else 1))
+        self.down = nn.Linear(hidden, out)
+        self.gated = gated
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (…, C) to (…, out)."""
+        u = self.up(x)
+        if self.gated:
+            gate, value = u.chunk(2, dim=-1)
+            return self.down(functional.silu(gate) * value)  # type: ignore[no-any-return]
+        return self.down(functional.silu(u))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -55,13 +80,16 @@ class VectorHead(nn.Module):
     """One vector per atom.
 
     Args:
-        config: of the model.
+        width: C of the tokens.
+        hidden: channels inside its feed-forward network.
+        free: tokens know directions, so that a vector can be read from them; it need not turn with the
+            structure.
     """
 
-    def __init__(self, config: MinDScAIPConfig) -> None:
+    def __init__(self, width: int, hidden: int, free: bool) -> None:
         super().__init__()
-        self.free = config.directional == "harmonics"
-        self.feed = FeedForward(config.width, config.width * config.hidden_factor, 3 if self.free else 1)
+        self.free = free
+        self.feed = FeedForward(width, hidden, 3 if self.free else 1)
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Return (N, 3)."""
@@ -74,15 +102,18 @@ class StressHead(nn.Module):
     """One symmetric tensor per structure, the mean over its atoms.
 
     Args:
-        config: of the model.
+        width: C of the tokens.
+        hidden: channels inside its feed-forward network.
+        free: tokens know directions, so that a vector can be read from them; it need not turn with the
+            structure.
     """
 
-    def __init__(self, config: MinDScAIPConfig) -> None:
+    def __init__(self, width: int, hidden: int, free: bool) -> None:
         super().__init__()
-        self.free = config.directional == "harmonics"
-        self.nodes = FeedForward(config.width, config.width * config.hidden_factor, 6 if self.free else 1)
+        self.free = free
+        self.nodes = FeedForward(width, hidden, 6 if self.free else 1)
         if not self.free:
-            self.edges = FeedForward(config.width, config.width * config.hidden_factor, 1)
+            self.edges = FeedForward(width, hidden, 1)
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Return (G, 3, 3)."""
@@ -101,15 +132,15 @@ class ForceEncoding(nn.Module):
     last layer starts at zero: a model that is not denoising does not notice it.
 
     Args:
-        config: of the model.
+        width: C of the tokens.
+        free: tokens know directions.
 
     Source: Liao et al. 2024 (DeNS).
     """
 
-    def __init__(self, config: MinDScAIPConfig) -> None:
+    def __init__(self, width: int, free: bool) -> None:
         super().__init__()
-        self.free = config.directional == "harmonics"
-        width = config.width
+        self.free = free
         self.nodes = FeedForward(5 if self.free else 2, width, width)
         self.edges = None if self.free else FeedForward(3, width, width)
 
@@ -194,18 +225,3 @@ class ZBL(nn.Module):
         length = 0.8854 * BOHR / (zi**0.23 + zj**0.23)
         screen = sum(c * torch.exp(-rate * distance / length) for c, rate in zip(ZBL_WEIGHTS, ZBL_RATES))
         return 0.5 * HARTREE * BOHR * zi * zj / distance * screen * fade * envelope
-
-
-def heads_of(config: MinDScAIPConfig) -> nn.ModuleDict:
-    """Return the heads that a configuration asks for; the energy is always one of them."""
-    heads: dict[str, nn.Module] = {
-        "energy": FeedForward(config.width, config.width * config.hidden_factor, 1)
-    }
-    if config.direct_forces:
-        heads["forces"] = VectorHead(config)
-    if config.direct_stress:
-        heads["stress"] = StressHead(config)
-    if config.denoising:
-        heads["encoding"] = ForceEncoding(config)
-        heads["noise"] = VectorHead(config)
-    return nn.ModuleDict(heads)

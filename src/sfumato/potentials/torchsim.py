@@ -1,21 +1,22 @@
-"""A MinDScAIP model as a TorchSim model: everything stays on its device, in batches."""
+"""A network as a TorchSim model: everything stays on its device, in batches."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from sfumato.graph.verlet import Neighbors
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
+from sfumato.models.network import Network, evaluate
+from sfumato.potentials.potential import MissingElementError
 
 RESULTS = ("energy", "forces", "stress")
 
 
-def torchsim(potential: Any, skin: float, stress: bool) -> Any:
+def torchsim_model(network: Network, name: str, skin: float, stress: bool) -> Any:
     """Return a `torch_sim` model for all its integrators, optimizers and batchers.
 
     Its dtype is float64, whatever precision the network has, because that is what TorchSim gives states
@@ -24,7 +25,8 @@ def torchsim(potential: Any, skin: float, stress: bool) -> Any:
     atoms, and batchers are told so.
 
     Args:
-        potential: the potential; its device is that of the states.
+        network: in the precision and on the device that it is to have; the states are there too.
+        name: for messages.
         skin: Å, see `Neighbors`.
         stress: whether to compute stress of states periodic in three directions. Those without a periodic
             direction have none; others are then refused.
@@ -32,10 +34,6 @@ def torchsim(potential: Any, skin: float, stress: bool) -> Any:
     Raises:
         ValueError: torch-sim is not installed.
     """
-    import torch
-
-    from sfumato.models.mindscaip.network import evaluate
-
     try:
         interface: Any = import_module("torch_sim.models.interface").ModelInterface
     except ModuleNotFoundError as error:
@@ -43,16 +41,16 @@ def torchsim(potential: Any, skin: float, stress: bool) -> Any:
             f"the module {error.name} is not installed here; install it with: pip install 'sfumato[torchsim]'"
         ) from None
 
-    class MinDScAIPModel(interface):  # type: ignore[misc]
-        """The TorchSim face of a MinDScAIP model."""
+    class NetworkModel(interface):  # type: ignore[misc]
+        """The TorchSim face of a network."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.potential, self.network = potential, potential.model
-            self._device, self._dtype = potential.device, torch.float64
+            self.network = network
+            self._device, self._dtype = network.device, torch.float64
             self._compute_forces, self._compute_stress = True, stress
             self._memory_scales_with = "n_atoms"
-            self.neighbors = Neighbors(potential.model.config.graph, skin)
+            self.neighbors = Neighbors(network.config.graph, skin)
 
         @torch.inference_mode(False)
         def forward(self, state: Any, **__: Any) -> dict[str, Tensor]:
@@ -60,8 +58,9 @@ def torchsim(potential: Any, skin: float, stress: bool) -> Any:
             state = SimpleNamespace(**state) if isinstance(state, dict) else state
             arrays = _arrays(state)
             positions, cell, pbc, numbers, system = arrays
-            with_stress = stress and _has_stress(potential.name, pbc)
-            potential.check_elements(numbers.cpu().numpy(), system.cpu().numpy())
+            with_stress = stress and _has_stress(name, pbc)
+            known = network.config.known_elements
+            MissingElementError.check(name, known, numbers.cpu().numpy(), system.cpu().numpy())
             topology = self.neighbors.topology(*arrays)
             # Out of memory is left as it comes: batchers look for it to find out what fits.
             found = evaluate(self.network, topology, positions, cell, stress=with_stress)
@@ -70,10 +69,10 @@ def torchsim(potential: Any, skin: float, stress: bool) -> Any:
             }
             result = {key: value.to(state.positions.dtype) for key, value in answer.items()}
             if not all(bool(value.isfinite().all()) for value in result.values()):
-                raise ValueError(f"{potential.name}: a prediction is not a finite number")
+                raise ValueError(f"{name}: a prediction is not a finite number")
             return result
 
-    return MinDScAIPModel()
+    return NetworkModel()
 
 
 def _has_stress(name: str, pbc: Tensor) -> bool:
@@ -91,8 +90,6 @@ def _arrays(state: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
     Copies, since what was made under `torch.inference_mode` can have no part in a gradient.
     """
-    import torch
-
     # TorchSim has lattice vectors in columns.
     positions, cell = state.positions.detach().double().clone(), state.cell.detach().double().mT.clone()
     # One flag for all directions in older versions of TorchSim, one for each in newer ones.

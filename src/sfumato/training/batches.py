@@ -21,7 +21,8 @@ from sfumato.systems import Batch, Floats, Ints, Prediction
 from sfumato.training.denoising import displace
 from sfumato.training.graphs import Graphs
 from sfumato.training.losses import Counts, Targets
-from sfumato.training.settings import Denoising, Stage, TrainSettings
+from sfumato.training.settings import TrainSettings
+from sfumato.training.stages import Denoising, Stage
 
 KEPT = 20_000
 """Frames of a split whose graphs are kept in memory, some 50 kB each; larger splits find them every time."""
@@ -98,18 +99,7 @@ class Whole:
 
     def take(self, places: Ints) -> Whole:
         """Return some of the structures; the counts stay those of the whole."""
-        atoms = _atoms(self.batch, places)
-        b, labels = self.batch, self.labels
-        n = len(places)
-        batch = Batch(
-            numbers=b.numbers[atoms],
-            positions=b.positions[atoms],
-            index=np.repeat(np.arange(n), np.diff(b.offsets)[places]),
-            cell=b.cell[places],
-            pbc=b.pbc[places],
-            charge=b.charge[places],
-            multiplicity=b.multiplicity[places],
-        )
+        atoms, labels = _atoms(self.batch, places), self.labels
         stress = None if labels.stress is None else labels.stress[places]
         noise, known, stretch = (
             None if part is None else part[atoms] for part in (self.noise, self.known_forces, self.stretch)
@@ -117,7 +107,7 @@ class Whole:
         return replace(
             self,
             frames=self.frames[places],
-            batch=batch,
+            batch=self.batch.take(places),
             labels=Prediction(labels.energy[places], labels.forces[atoms], stress),
             turn=None if self.turn is None else self.turn[places],
             noise=noise,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sfumato.systems import Bools, Floats
-from sfumato.training.settings import Denoising
+from sfumato.training.stages import Denoising
 
 
 @dataclass(frozen=True, eq=False)

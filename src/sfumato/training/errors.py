@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sfumato.models.mindscaip.network import MinDScAIP, evaluate
+from sfumato.models.network import Network, evaluate
 from sfumato.systems import Floats
 from sfumato.training.batches import Batches, Sample, Whole
 from sfumato.training.distributed import Group
-from sfumato.training.settings import Stage
+from sfumato.training.stages import Stage
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Errors:
         return sum(weight * value for weight, value, labels in terms if weight and labels)
 
 
-def measure(model: MinDScAIP, batches: Batches, group: Group) -> Errors:
+def measure(model: Network, batches: Batches, group: Group) -> Errors:
     """Compare a model with the frames of a split, each process with its share of them.
 
     Args:
@@ -78,7 +78,7 @@ def measure(model: MinDScAIP, batches: Batches, group: Group) -> Errors:
     )
 
 
-def _sums(model: MinDScAIP, batches: Batches, whole: Whole, device: torch.device) -> Floats:
+def _sums(model: Network, batches: Batches, whole: Whole, device: torch.device) -> Floats:
     """Return (8,) what some structures add; where memory runs out they are looked at in halves."""
     try:
         return _off(model, batches.sample(whole, torch.float32).to(device))
@@ -93,7 +93,7 @@ def _sums(model: MinDScAIP, batches: Batches, whole: Whole, device: torch.device
     return np.sum(list(halves), axis=0)  # type: ignore[no-any-return]
 
 
-def _off(model: MinDScAIP, sample: Sample) -> Floats:
+def _off(model: Network, sample: Sample) -> Floats:
     sums, t = np.zeros(8), sample.targets
     found = evaluate(model, sample.topology, sample.positions, sample.cell, stress=t.stress is not None)
     assert found.forces is not None

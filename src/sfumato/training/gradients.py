@@ -12,10 +12,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sfumato.models.mindscaip.network import MinDScAIP, Output, evaluate
+from sfumato.models.network import Network, Output, evaluate
 from sfumato.training.batches import Sample
 from sfumato.training.losses import bend_penalty, terms
-from sfumato.training.settings import Stage
+from sfumato.training.stages import Stage
 
 Terms = dict[str, Tensor]
 
@@ -43,7 +43,7 @@ def total(found: Terms, stage: Stage) -> Tensor:
     return torch.stack([by_name[name] * term for name, term in found.items() if by_name[name]]).sum()
 
 
-def backward(model: MinDScAIP, sample: Sample, stage: Stage) -> Terms:
+def backward(model: Network, sample: Sample, stage: Stage) -> Terms:
     """Add the gradient of the loss to that of the weights.
 
     Args:
@@ -64,7 +64,7 @@ def backward(model: MinDScAIP, sample: Sample, stage: Stage) -> Terms:
     return {name: term.detach() for name, term in found.items()}
 
 
-def _direct(model: MinDScAIP, sample: Sample, stage: Stage) -> Terms:
+def _direct(model: Network, sample: Sample, stage: Stage) -> Terms:
     inputs = (sample.topology, sample.positions, sample.cell, None, sample.known_forces)
     if stage.precision != "bf16":
         return terms(model(*inputs), sample.targets)
@@ -72,7 +72,7 @@ def _direct(model: MinDScAIP, sample: Sample, stage: Stage) -> Terms:
     return terms(torch.func.functional_call(model, halves, inputs), sample.targets)
 
 
-def _conservative(model: MinDScAIP, sample: Sample, stage: Stage) -> Terms:
+def _conservative(model: Network, sample: Sample, stage: Stage) -> Terms:
     s = sample
 
     def at(positions: Tensor, stress: bool = False) -> Output:
@@ -90,7 +90,7 @@ def _conservative(model: MinDScAIP, sample: Sample, stage: Stage) -> Terms:
     return found
 
 
-def _finite_difference(model: MinDScAIP, sample: Sample, stage: Stage) -> Terms:
+def _finite_difference(model: Network, sample: Sample, stage: Stage) -> Terms:
     """Take the gradient of the loss as the change of that of the energy.
 
     With w = ∂L/∂F, u = ∂L/∂σ and c = ∂L/∂E of each structure, the path x(t) = x − t w, ε(t) = t u/V has

@@ -19,7 +19,7 @@ import torch
 
 from sfumato.datasets.check import STATEMENTS, check_frames
 from sfumato.datasets.named import frames_path
-from sfumato.training import checkpoint
+from sfumato.training import state
 from sfumato.training.distributed import Group, connect, lead
 from sfumato.training.loop import train
 from sfumato.training.settings import TrainSettings, read_run
@@ -58,7 +58,7 @@ def run(
         ValueError: data that is not fit to train on, and what `read_run` and `train` raise.
     """
     settings = read_run(config, changes)
-    if lead() and not (Path(folder) / checkpoint.NAME).exists():
+    if lead() and not (Path(folder) / state.NAME).exists():
         require_sound(settings)
     keep_memory()
     group = connect(settings)

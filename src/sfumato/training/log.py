@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from sfumato.files import write_text
 
 NAME = "log.jsonl"
 
@@ -69,9 +70,7 @@ class Log:
             for line in read_log(self.path.parent)
             if line["step"] < step or (line["step"] == step and line["event"] not in due)
         ]
-        temporary = self.path.with_suffix(".new")
-        temporary.write_text("".join(_line(entry) for entry in kept))
-        os.replace(temporary, self.path)
+        write_text(self.path, "".join(_line(entry) for entry in kept))
 
     def add(self, event: str, step: int, **facts: Any) -> None:
         """Append a line.

@@ -17,20 +17,23 @@ import numpy as np
 import torch
 
 from sfumato.datasets.loader import Loader
+from sfumato.files import write_text
 from sfumato.models.checkpoint import Facts
 from sfumato.models.checkpoint import save as save_model
-from sfumato.models.mindscaip.network import MinDScAIP
-from sfumato.training import checkpoint
+from sfumato.models.families import build
+from sfumato.models.network import Network
+from sfumato.training import state
 from sfumato.training.batches import Batches, Sample, Whole, ahead
-from sfumato.training.checkpoint import Place
+from sfumato.training.data import open_data
 from sfumato.training.distributed import Group
 from sfumato.training.errors import Errors, measure
 from sfumato.training.gradients import backward, skin, weights
 from sfumato.training.log import NAME as LOG
 from sfumato.training.log import Log, read_log
 from sfumato.training.optim import clip, follow, optimizer, rate
-from sfumato.training.ready import ready
-from sfumato.training.settings import Stage, TrainSettings
+from sfumato.training.progress import Clock, Progress
+from sfumato.training.settings import TrainSettings
+from sfumato.training.stages import Stage
 from sfumato.training.status import Status, Trained, Watch
 from sfumato.words import plain
 
@@ -69,7 +72,7 @@ def train(
         ValueError: settings and data that do not fit, a folder of another run or that another process
             trains in, a run that cannot go on exactly; `DivergedError` for a loss that is not finite.
     """
-    with checkpoint.in_use(Path(folder), group):
+    with state.in_use(Path(folder), group):
         run = _Run(settings, Path(folder), group, inexact)
         try:
             return run.go(watch or (lambda status: None), stop)
@@ -80,8 +83,8 @@ def train(
 class _Run:
     """A run in this process."""
 
-    model: MinDScAIP
-    average: MinDScAIP
+    model: Network
+    average: Network
     optimizer: torch.optim.AdamW
     batches: Batches
     held_out: Batches | None
@@ -89,32 +92,32 @@ class _Run:
 
     def __init__(self, settings: TrainSettings, folder: Path, group: Group, inexact: bool) -> None:
         self.folder, self.group = folder, group
-        self.ready = ready(settings)
-        self.settings = self.ready.settings
-        self.around = checkpoint.circumstances(settings, self.ready.rows.identity, group)
-        found = checkpoint.load(folder, self.around, inexact)
-        self.place = self.fresh() if found is None else found[0]
-        if group.agree(self.place.total) != self.place.total:
+        self.data = open_data(settings)
+        self.settings = self.data.settings
+        self.around = state.circumstances(settings, self.data.rows.identity, group)
+        found = state.load(folder, self.around, inexact)
+        self.progress = self.fresh() if found is None else found[0]
+        if group.agree(self.progress.total) != self.progress.total:
             raise ValueError(f"{folder}: processes see different states; is the folder shared by all nodes?")
         self.loaders = [
             (self.loader(stage, settings.data.train), self.loader(stage, settings.data.validation, False))
-            for stage in self.settings.stages[self.place.stage :]
+            for stage in self.settings.stages[self.progress.stage :]
         ]
         self.log = Log(folder, group.first, settings.tensorboard)
         self.parts = 1
-        self._saved = self._clock = time.monotonic()
-        self._cpu = time.process_time()
-        self.log.cut(self.place.total if found else -1, ("validation", "train") if self.place.due else ())
+        self.clock, self._saved = Clock(), time.monotonic()
+        unwritten = ("validation", "train") if self.progress.due else ()
+        self.log.cut(self.progress.total if found else -1, unwritten)
         if found is None:
             if group.first:
-                (folder / "settings.json").write_text(self.settings.model_dump_json(indent=1) + "\n")
-            self.log.add("start", 0, **self.ready.facts(), **self.around)
+                write_text(folder / "settings.json", self.settings.model_dump_json(indent=1) + "\n")
+            self.log.add("start", 0, **self.data.facts(), **self.around)
             self.begin(None)
             self.save()
-        elif self.place.stage < len(self.settings.stages):
+        elif self.progress.stage < len(self.settings.stages):
             self.resume(found[1])
 
-    def fresh(self) -> Place:
+    def fresh(self) -> Progress:
         """Return where a run begins.
 
         Raises:
@@ -124,25 +127,25 @@ class _Run:
         if (self.folder / MODEL).exists() or any(line["step"] > 0 for line in log):
             raise ValueError(
                 f"{self.folder} holds the log or the model of a run, but not its state "
-                f"({checkpoint.NAME}); choose another folder"
+                f"({state.NAME}); choose another folder"
             )
-        return Place()
+        return Progress()
 
     @property
     def stage(self) -> Stage:
         """The stage that the run is in."""
-        return self.settings.stages[self.place.stage]
+        return self.settings.stages[self.progress.stage]
 
-    def begin(self, before: MinDScAIP | None) -> None:
+    def begin(self, before: Network | None) -> None:
         """Make model, averages, optimizer and batches of a stage.
 
         Args:
             before: whose weights to take where it has them; None: drawn at random.
         """
         settings, stage = self.settings, self.stage
-        self.model = MinDScAIP(settings.network(stage), torch.Generator().manual_seed(settings.seed))
-        self.model.scale.fill_(self.ready.scale)
-        self.model.reference.copy_(torch.from_numpy(self.ready.reference.copy()))
+        self.model = build(settings.network(stage), torch.Generator().manual_seed(settings.seed))
+        self.model.scale.fill_(self.data.scale)
+        self.model.reference.copy_(torch.from_numpy(self.data.reference.copy()))
         if before is not None:
             new = self.model.state_dict()
             self.model.load_state_dict(new | {k: v for k, v in before.state_dict().items() if k in new})
@@ -167,22 +170,22 @@ class _Run:
             n = limits.structures
             more = n if n is None or limits.atoms or limits.edges else max(n, EVALUATED)
             limits = limits.model_copy(update={"shuffle": False, "structures": more})
-        return Loader(self.ready.path, split, limits)
+        return Loader(self.data.path, split, limits)
 
     def resume(self, tensors: dict[str, Any]) -> None:
-        """Take up the state of a checkpoint."""
+        """Take up the state of a state."""
         self.begin(None)
         self.model.load_state_dict(tensors["model"])
         self.average.load_state_dict(tensors["average"])
         self.optimizer.load_state_dict(tensors["optimizer"])
         if tensors["errors"] is not None:
             self.errors = Errors(**tensors["errors"])
-        self.log.add("resume", self.place.total)
+        self.log.add("resume", self.progress.total)
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a state."""
         self._saved = time.monotonic()
-        self.count_time()
+        self.progress.time_passed(*self.clock.lap())
         if self.group.first:
             tensors = {
                 "model": self.model.state_dict(),
@@ -190,24 +193,18 @@ class _Run:
                 "optimizer": self.optimizer.state_dict(),
                 "errors": None if self.errors is None else asdict(self.errors),
             }
-            checkpoint.save(self.folder, self.place, tensors, self.around)
-
-    def count_time(self) -> None:
-        """Add what went by since the last call."""
-        now, cpu = time.monotonic(), time.process_time()
-        self.place.seconds += now - self._clock
-        self.place.cpu += cpu - self._cpu
-        self._clock, self._cpu = now, cpu
+            state.save(self.folder, self.progress, tensors, self.around)
 
     def go(self, watch: Watch, stop: Callable[[], bool]) -> Trained:
         """Run to the end, or until asked to stop."""
-        while self.place.stage < len(self.settings.stages):
+        p = self.progress
+        while p.stage < len(self.settings.stages):
             with precision(self.stage):
                 if not self.run_stage(watch, stop):
                     self.save()
                     if not (self.folder / MODEL).exists():  # something to look at, until an evaluation
                         self.keep()
-                    self.log.add("stop", self.place.total, seconds=self.place.seconds, cpu=self.place.cpu)
+                    self.log.add("stop", p.total, seconds=p.seconds, cpu=p.cpu)
                     return self.result(finished=False)
             self.end_stage()
         return self.result(finished=True)
@@ -216,26 +213,23 @@ class _Run:
         """Say how it ended."""
         path = self.folder / MODEL
         model = path if path.exists() else None
-        return Trained(finished, self.place.total, model, self.errors, self.group.first)
+        return Trained(finished, self.progress.total, model, self.errors, self.group.first)
 
     def run_stage(self, watch: Watch, stop: Callable[[], bool]) -> bool:
         """Go to the end of the stage; return whether it was reached."""
-        p, settings = self.place, self.settings
-        if p.due:
+        if self.progress.due:
             self.look(watch)
         while not self.over():
-            steps = self.batches.loader.steps(p.epoch)
+            steps = self.batches.loader.steps(self.progress.epoch)
             for share, samples in ahead(self.samples()):
-                asked = self.step(share, samples, stop())
-                p.step, p.done, p.total = p.step + 1, p.done + 1, p.total + 1
-                if p.step == steps:
-                    p.epoch, p.step = p.epoch + 1, 0
+                losses, asked = self.step(share, samples, stop())
+                self.progress.step_done(losses, share.counts, steps)
                 self.look(watch)
                 if asked:
                     return False
                 if self.over():
                     return True
-                if time.monotonic() - self._saved > 60 * settings.checkpoint_minutes:
+                if time.monotonic() - self._saved > 60 * self.settings.checkpoint_minutes:
                     self.save()
         return True
 
@@ -244,33 +238,26 @@ class _Run:
 
         An evaluation may outlast the patience of whoever asked to stop: the state is written before it.
         """
-        p, settings = self.place, self.settings
+        p, settings = self.progress, self.settings
         if self.over() or p.done % settings.evaluate_steps == 0:
-            if not p.due:
-                p.due = True
+            if p.evaluation_begins():
                 self.save()
             self.evaluate()
-            p.due = False
+            p.evaluation_ends()
         if self.over() or p.total % settings.log_steps == 0:
             self.report(watch)
 
     def over(self) -> bool:
         """Return whether the stage is."""
-        p, stage, patience = self.place, self.stage, self.settings.patience
-        if patience is not None and p.waited >= patience:
-            return True
-        return p.done >= stage.steps if stage.steps else p.epoch - p.first >= (stage.epochs or 0)
+        return self.progress.is_over(self.stage, self.settings.patience)
 
-    def progress(self) -> float:
+    def part(self) -> float:
         """Return how much of the stage is done, in its unit."""
-        p = self.place
-        if self.stage.steps:
-            return float(p.done)
-        return p.epoch - p.first + p.step / self.batches.loader.steps(p.epoch)
+        return self.progress.part(self.stage, self.batches.loader.steps(self.progress.epoch))
 
     def samples(self) -> Iterator[tuple[Whole, list[Sample]]]:
         """Yield what is left of the epoch: this process's share of each batch, and its parts."""
-        for whole in self.batches.epoch(self.place.epoch, self.place.step):
+        for whole in self.batches.epoch(self.progress.epoch, self.progress.step):
             share = whole.share(self.group.rank, self.group.size)
             yield share, self.cut(share)
 
@@ -283,10 +270,9 @@ class _Run:
             self.batches.sample(share if whole else share.take(part), dtype) for part in parts if len(part)
         ]
 
-    def step(self, share: Whole, samples: list[Sample], asked: bool) -> bool:
-        """Improve the weights once; return whether any process was asked to stop."""
-        p = self.place
-        lr = rate(self.stage, self.progress())
+    def step(self, share: Whole, samples: list[Sample], asked: bool) -> tuple[dict[str, float], bool]:
+        """Improve the weights once; return the terms of the loss, and whether any process is to stop."""
+        lr = rate(self.stage, self.part())
         for part in self.optimizer.param_groups:
             part["lr"] = lr
         found = self.gradient(share, samples)
@@ -300,13 +286,8 @@ class _Run:
         if not np.isfinite([norm, *values]).all():
             self.diverged(share, dict(zip(found, values)), norm)
         self.optimizer.step()
-        follow(self.average, self.model, self.settings.ema, p.done)
-        for name, value in zip(found, values):
-            if share.counts.of(name):
-                p.sums[name] = p.sums.get(name, 0.0) + value
-                p.counts[name] = p.counts.get(name, 0) + 1
-        p.structures += share.counts.structures
-        return wish > 0
+        follow(self.average, self.model, self.settings.ema, self.progress.done)
+        return dict(zip(found, values)), wish > 0
 
     def gradient(self, share: Whole, samples: list[Sample]) -> dict[str, float]:
         """Set the gradients to this process's part of that of the batch; return its terms of the loss.
@@ -334,7 +315,7 @@ class _Run:
             else:
                 return sums
             torch.cuda.empty_cache()
-            self.log.add("memory", self.place.total, parts=self.parts)
+            self.log.add("memory", self.progress.total, parts=self.parts)
             samples = self.cut(share)
 
     def diverged(self, share: Whole, values: dict[str, float], norm: float) -> None:
@@ -347,47 +328,44 @@ class _Run:
         self.save()
         words = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
         raise DivergedError(
-            f"stage {self.stage.name!r}, step {self.place.total}: loss ({words}) or gradient ({norm:.3g}) is "
-            f"not finite. The batch is in {path}, the state before it in {self.folder / checkpoint.NAME}. "
+            f"stage {self.stage.name!r}, step {self.progress.total}: loss ({words}) or gradient ({norm:.3g}) "
+            f"is not finite. The batch is in {path}, the state before it in {self.folder / state.NAME}. "
             "Check these frames; if they are sound, lower lr or clip in a new run"
         )
 
     def evaluate(self) -> None:
         """Measure the averaged model on the validation split, and keep it if it is the best so far."""
-        p, group = self.place, self.group
+        p, group = self.progress, self.group
         if self.held_out is None:
             if self.over():
                 self.keep()
             return
         began = time.monotonic()
         self.errors = measure(self.average, self.held_out, group)
-        p.reported += time.monotonic() - began
+        p.evaluated(time.monotonic() - began)
         loss = group.agree(self.errors.loss(self.stage))
-        self.count_time()
+        p.time_passed(*self.clock.lap())
         facts = {k: v for k, v in asdict(self.errors).items() if np.isfinite(v)}
         self.log.add("validation", p.total, loss=loss, seconds=p.seconds, cpu=p.cpu, **facts)
         if not np.isfinite(loss):
             raise DivergedError(
                 f"stage {self.stage.name!r}, step {p.total}: the loss on the validation split is {loss}; the "
-                f"state is in {self.folder / checkpoint.NAME}. See whether atoms of that split are on top of "
+                f"state is in {self.folder / state.NAME}. See whether atoms of that split are on top of "
                 "each other (sfumato data check); if they are not, lower lr in a new run"
             )
-        if p.best is None or loss < p.best:
-            p.best, p.waited = loss, 0
+        if p.is_best(loss):
             self.keep()
-        else:
-            p.waited += 1
 
     def keep(self) -> None:
         """Write the averaged model to its file."""
         if self.group.first:
-            rows, p = self.ready.rows, self.place
+            rows = self.data.rows
             notes = {
                 "stage": self.stage.name,
-                "step": p.total,
+                "step": self.progress.total,
                 "validation": None if self.errors is None else asdict(self.errors),
                 "licence of the data": getattr(rows, "licence", ""),
-                "atom energies": self.ready.atom_energies.as_json(),
+                "atom energies": self.data.atom_energies.as_json(),
                 "settings": self.settings.model_dump(mode="json"),
             }
             facts = Facts(
@@ -397,27 +375,21 @@ class _Run:
 
     def report(self, watch: Watch) -> None:
         """Write a line of the log."""
-        p, stage = self.place, self.stage
-        self.count_time()
-        losses = {name: value / p.counts[name] for name, value in p.sums.items()}
+        p, stage = self.progress, self.stage
+        p.time_passed(*self.clock.lap())
         whole = float(stage.steps or stage.epochs or 1)
-        done = whole if self.over() else self.progress()
-        took = max(p.seconds - p.reported, 1e-9)
-        speed, left = p.structures / took, took * (whole - done) / max(done - p.told, 1e-9)
-        lr = rate(stage, done)
-        facts = {"epoch": p.epoch, "lr": lr, **losses, "structures_per_second": speed}
+        done = whole if self.over() else self.part()
+        pace, lr = p.line_written(done, whole), rate(stage, done)
+        facts = {"epoch": p.epoch, "lr": lr, **pace.losses}
+        facts["structures_per_second"] = pace.structures_per_second
         self.log.add("train", p.total, stage=stage.name, **facts, seconds=p.seconds, cpu=p.cpu)
-        p.sums, p.counts, p.structures = {}, {}, 0
-        p.reported, p.told = p.seconds, done
         if self.group.first:
-            watch(Status(stage.name, done / whole, p.total, lr, losses, speed, self.errors, left))
+            watch(Status(stage.name, done / whole, p.total, lr, pace, self.errors))
 
     def end_stage(self) -> None:
         """Go on to the next stage with the averaged weights, or end."""
-        p = self.place
-        p.stage += 1
-        p.epoch += p.step > 0
-        p.first, p.step, p.done, p.best, p.waited, p.told = p.epoch, 0, 0, None, 0, 0.0
+        p = self.progress
+        p.stage_done()
         if p.stage < len(self.settings.stages):
             self.begin(self.average)
             self.log.add("stage", p.total, name=self.stage.name)

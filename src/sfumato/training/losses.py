@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.models.mindscaip.network import Output
+from sfumato.models.network import Output
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sfumato.training.settings import Stage, TrainSettings
+from sfumato.training.settings import TrainSettings
+from sfumato.training.stages import Stage
 
 
 def optimizer(model: nn.Module, settings: TrainSettings, lr: float) -> torch.optim.AdamW:

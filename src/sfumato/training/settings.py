@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,15 +11,20 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    field_serializer,
     field_validator,
     model_validator,
 )
 
 from sfumato.config import Settings, explained
 from sfumato.datasets.loader import LoaderSettings
-from sfumato.models.mindscaip.config import PRESETS, MinDScAIPConfig, preset
+from sfumato.models.config import NetworkConfig
+from sfumato.models.families import read_config, stated_architecture
 from sfumato.systems import digest
+from sfumato.training.stages import Stage
 from sfumato.words import nearest
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -60,141 +64,12 @@ class DataSettings(Settings):
         return self
 
 
-class LossWeights(Settings):
-    """Weights of |ΔE|/N in eV, ‖ΔF‖ in eV/Å and |Δσ| in eV/Å³."""
-
-    energy: NonNegativeFloat = 1.0
-    forces: NonNegativeFloat = 2.0
-    stress: NonNegativeFloat = 0.0
-
-
-class Denoising(Settings):
-    """Displace atoms, show the model their forces, and ask for the displacements.
-
-    Args:
-        probability: of a batch to be displaced.
-        sigma: Å, standard deviation of each coordinate.
-        share: of the atoms that are displaced; the others keep their forces as targets.
-        weight: of the displacements in the loss.
-
-    Source: Liao et al. 2024 (DeNS), with the values of its MPTrj runs.
-    """
-
-    probability: float = Field(0.5, ge=0, le=1)
-    sigma: PositiveFloat = 0.1
-    share: float = Field(1.0, gt=0, le=1)
-    weight: NonNegativeFloat = 10.0
-
-
-class Smoothness(Settings):
-    """Penalize forces that bend too fast while a random bond of each molecule is stretched.
-
-    Args:
-        weight: in the loss.
-        step: Å that the bond is stretched and shortened by.
-        floor: eV/Å³, the curvature ‖F(+h) − 2F(0) + F(−h)‖/h² of one atom that costs nothing.
-    """
-
-    weight: PositiveFloat
-    step: PositiveFloat = 0.05
-    floor: NonNegativeFloat = 50.0
-
-
-class BatchSettings(Settings):
-    """The most that one step sees, over all devices together; at least one limit.
-
-    Args:
-        structures: how many.
-        atoms: of all structures together.
-        edges: directed neighbor pairs of all structures together.
-    """
-
-    structures: PositiveInt | None = None
-    atoms: PositiveInt | None = None
-    edges: PositiveInt | None = None
-
-
-class Stage(Settings):
-    """One part of a run; the next begins with its averaged weights, a new optimizer and new heads.
-
-    Args:
-        name: for logs.
-        epochs: how long; or
-        steps: how long.
-        objective: forces as the gradient of the energy, or from a head of their own.
-        gradient: of a loss of forces: through the forces again ("double_backward"), or as the difference
-            of two gradients of the energy at displaced atoms ("finite_difference").
-        displacement: Å, how far the latter moves a structure, as a vector of all its coordinates.
-        denoising: with a direct objective; None for none.
-        smoothness: with a conservative objective and double backward; None for none.
-        lr: learning rate after the warm-up.
-        warmup: how long, in the unit of the stage, and less than that; may be a fraction.
-        warmup_factor: of the learning rate at its beginning.
-        final_factor: of the learning rate at the end of a cosine; 1 keeps it constant.
-        batch: its limits, or simply the number of structures.
-        loss: its weights, not all 0.
-        precision: of matrix products; "bf16" also of weights and activations, with a direct objective only.
-    """
-
-    name: str
-    epochs: PositiveInt | None = None
-    steps: PositiveInt | None = None
-    objective: Literal["conservative", "direct"] = "conservative"
-    gradient: Literal["double_backward", "finite_difference"] = "double_backward"
-    displacement: PositiveFloat = 5e-3
-    denoising: Denoising | None = None
-    smoothness: Smoothness | None = None
-    lr: PositiveFloat = 5e-4
-    warmup: NonNegativeFloat = 0.0
-    warmup_factor: NonNegativeFloat = 0.2
-    final_factor: NonNegativeFloat = 0.01
-    batch: BatchSettings
-    loss: LossWeights = LossWeights()
-    precision: Literal["float32", "tf32", "bf16"] = "float32"
-
-    @field_validator("batch", mode="before")
-    @classmethod
-    def _structures(cls, value: Any) -> Any:
-        return {"structures": value} if isinstance(value, int) else value
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Stage:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"stage {self.name!r}: give either epochs or steps")
-        direct = self.objective == "direct"
-        if self.denoising is not None and not direct:
-            raise ValueError(f"stage {self.name!r}: denoising needs objective: direct")
-        if self.smoothness is not None and (direct or self.gradient != "double_backward"):
-            raise ValueError(
-                f"stage {self.name!r}: smoothness needs objective: conservative and gradient: double_backward"
-            )
-        if self.precision == "bf16" and not direct:
-            raise ValueError(
-                f"stage {self.name!r}: forces as a gradient are too noisy in bf16; use float32 or tf32"
-            )
-        learns = (*self.loss.model_dump().values(), 0 if self.denoising is None else self.denoising.weight)
-        if not any(learns):
-            raise ValueError(
-                f"stage {self.name!r}: all weights of the loss are 0, so it would learn nothing; "
-                "give loss: energy, forces or stress a weight"
-            )
-        length, unit = (self.steps, "steps") if self.epochs is None else (self.epochs, "epochs")
-        if length is not None and self.warmup >= length:
-            raise ValueError(
-                f"stage {self.name!r}: warmup = {self.warmup:g} {unit}, but the stage has only {length}; "
-                "it is in the unit of the stage, and must be less"
-            )
-        if not any(self.batch.model_dump().values()):
-            raise ValueError(f"stage {self.name!r}: batch: give structures, atoms or edges")
-        return self
-
-
 class TrainSettings(Settings):
     """A whole run.
 
     Args:
-        model: a preset by name, `{preset: …}` with changes, or all settings of a model; which heads it has
-            follows from the stages.
+        model: a preset of MinDScAIP by name, or settings of a network: `architecture` (a family, by default
+            mindscaip), perhaps a `preset`, and changes; which heads it has follows from the stages.
         data: which frames.
         stages: one after the other.
         weight_decay: of the weights of linear maps; biases, tables of elements and of angles have none.
@@ -202,8 +77,8 @@ class TrainSettings(Settings):
         ema: how slowly the averaged weights follow, per step; they are evaluated and kept.
         clip: largest norm of the gradient.
         seed: of weights, order, rotations and displacements.
-        rotate: turn and mirror every structure at random; None: where the model does not know that this
-            changes nothing (`directional: harmonics`).
+        rotate: turn and mirror every structure at random; None: unless the network is invariant under
+            rotation.
         evaluate_steps: between two looks at the validation split; each stage also ends with one.
         patience: evaluations without improvement after which a stage ends; None: never.
         checkpoint_minutes: between two checkpoints.
@@ -215,7 +90,7 @@ class TrainSettings(Settings):
         threads: of each process on the CPU; None: as many as there are cores for it.
     """
 
-    model: MinDScAIPConfig
+    model: SerializeAsAny[NetworkConfig]
     data: DataSettings
     stages: tuple[Stage, ...] = Field(min_length=1)
     weight_decay: NonNegativeFloat = 1e-3
@@ -237,15 +112,11 @@ class TrainSettings(Settings):
     @field_validator("model", mode="before")
     @classmethod
     def _model(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return preset(value)
-        if isinstance(value, Mapping) and "preset" in value:
-            changes = {key: item for key, item in value.items() if key != "preset"}
-            name = value["preset"]
-            if isinstance(changes.get("graph"), Mapping) and name in PRESETS:
-                changes["graph"] = asdict(PRESETS[name].graph) | dict(changes["graph"])
-            return preset(name, **changes)
-        return value
+        return read_config(value)
+
+    @field_serializer("model", mode="wrap")
+    def _with_architecture(self, value: NetworkConfig, serialize: SerializerFunctionWrapHandler) -> Any:
+        return stated_architecture(value) | serialize(value)
 
     @field_validator("data", mode="before")
     @classmethod
@@ -261,17 +132,23 @@ class TrainSettings(Settings):
             raise ValueError(f"stages: two are called the same: {names}")
         if self.patience is not None and self.data.validation is None:
             raise ValueError("patience: needs a validation split to judge by")
+        for stage in self.stages:
+            try:
+                self.network(stage)
+            except ValueError as error:
+                raise ValueError(f"stage {stage.name!r}: {error}") from None
         return self
 
-    def network(self, stage: Stage) -> MinDScAIPConfig:
-        """Return the settings of the model with the heads that a stage trains."""
+    def network(self, stage: Stage) -> NetworkConfig:
+        """Return the settings of the network with the heads that a stage trains.
+
+        Raises:
+            ValueError: a head that its family does not have.
+        """
         direct = stage.objective == "direct"
-        heads = {
-            "direct_forces": direct,
-            "direct_stress": direct and stage.loss.stress > 0,
-            "denoising": stage.denoising is not None,
-        }
-        return MinDScAIPConfig(**(dict(self.model) | heads))
+        return self.model.with_heads(
+            forces=direct, stress=direct and stage.loss.stress > 0, noise=stage.denoising is not None
+        )
 
     def loader(self, stage: Stage) -> LoaderSettings:
         """Return how batches of a stage are made; rotations are applied to what the loader gives."""
@@ -283,7 +160,7 @@ class TrainSettings(Settings):
     @property
     def rotates(self) -> bool:
         """Whether structures are turned at random."""
-        return self.model.directional == "harmonics" if self.rotate is None else self.rotate
+        return not self.model.rotation_invariant if self.rotate is None else self.rotate
 
     @property
     def identity(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfumato.training.errors import Errors
+from sfumato.training.progress import Pace
 
 HEADING = (
     "E in meV/atom, F in meV/Å; train: mean ‖ΔF‖ of atoms, held out: mean |ΔF|\n"
@@ -25,29 +26,25 @@ class Status:
         part: how much of the stage is done, 0 to 1.
         step: of the run.
         lr: learning rate.
-        losses: terms of the loss, mean since the last status.
-        rate: structures per second since then.
+        pace: since the last status.
         errors: of the last evaluation.
-        seconds_left: of this stage.
     """
 
     stage: str
     part: float
     step: int
     lr: float
-    losses: dict[str, float]
-    rate: float
+    pace: Pace
     errors: Errors | None
-    seconds_left: float
 
     def line(self) -> str:
         """Return what a person wants to know, in one line under `HEADING`."""
         e = self.errors
-        train = (_milli(self.losses.get(name)) for name in ("energy", "forces"))
+        train = (_milli(self.pace.losses.get(name)) for name in ("energy", "forces"))
         held_out = ("–", "–") if e is None else (_milli(e.energy), _milli(e.forces))
         numbers = "{:>9}{:>9}{:>11}{:>8}".format(*train, *held_out)
-        left = f"{_short(self.seconds_left):>8}"
-        return f"{self.stage:<12.12}{self.part:>5.0%}{self.step:>8}{numbers}{self.rate:>10.3g}{left}"
+        speed, left = f"{self.pace.structures_per_second:>10.3g}", f"{_short(self.pace.seconds_left):>8}"
+        return f"{self.stage:<12.12}{self.part:>5.0%}{self.step:>8}{numbers}{speed}{left}"
 
 
 def _milli(value: float | None) -> str:

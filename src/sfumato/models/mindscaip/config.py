@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from sfumato.graph.settings import GraphSettings
-from sfumato.words import nearest
-
-ELEMENTS = 100
-"""A model has a row for every element up to fermium, whether it was trained on it or not."""
+from sfumato.models.config import ELEMENTS, WITH_RADIUS, NetworkConfig
 
 
-WITH_RADIUS = 96
-"""Curium, the last element whose covalent radius is known (Cordero et al. 2008)."""
-
-
-class MinDScAIPConfig(BaseModel):
+class MinDScAIPConfig(NetworkConfig):
     """What a model is made of; weights are not part of it.
 
     The paper leaves open what its parameter count is spent on. Three arrangements fit it: B (the default)
@@ -51,7 +44,7 @@ class MinDScAIPConfig(BaseModel):
     Source: Liu et al. 2026, Sections 4.1 and 5.1 and Table 7.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    architecture: ClassVar[str] = "mindscaip"
 
     width: int = Field(128, gt=0)
     heads: int = Field(8, gt=0)
@@ -79,36 +72,20 @@ class MinDScAIPConfig(BaseModel):
         """Atomic numbers that the model knows, in order."""
         return self.elements or tuple(range(1, (WITH_RADIUS if self.zbl else ELEMENTS) + 1))
 
-    @model_validator(mode="before")
-    @classmethod
-    def _known_settings(cls, value: Any) -> Any:
-        for key in value if isinstance(value, dict) else ():
-            if key not in cls.model_fields:
-                raise ValueError(f"unknown setting {key!r}; {nearest(str(key), cls.model_fields)}")
-        return value
+    @property
+    def rotation_invariant(self) -> bool:
+        """Spherical harmonics as input know nothing of rotations."""
+        return self.directional == "angular_bias"
 
-    @field_validator("graph", mode="before")
-    @classmethod
-    def _known_graph_settings(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        known = GraphSettings.__dataclass_fields__
-        for key in value:
-            if key not in known:
-                raise ValueError(f"unknown key {key!r}; {nearest(str(key), known)}")
-        try:
-            return GraphSettings(**value)
-        except TypeError as error:
-            raise ValueError(str(error)) from None
+    @property
+    def fewest_tensors(self) -> int:
+        """Every layer has some."""
+        return self.layers
 
-    @field_validator("elements")
-    @classmethod
-    def _real_elements(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if value is None:
-            return None
-        if not value or not all(1 <= z <= ELEMENTS for z in value):
-            raise ValueError(f"expected atomic numbers from 1 to {ELEMENTS}")
-        return tuple(sorted(set(value)))
+    def with_heads(self, *, forces: bool, stress: bool, noise: bool) -> Self:
+        """See NetworkConfig."""
+        heads = {"direct_forces": forces, "direct_stress": stress, "denoising": noise}
+        return type(self)(**(dict(self) | heads))
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> MinDScAIPConfig:
@@ -133,18 +110,3 @@ PRESETS: dict[str, MinDScAIPConfig] = {
     "large": MinDScAIPConfig(width=512, heads=32),
 }
 """0.23, 3.8, 15 and 60 million parameters; the last three are the sizes of the paper."""
-
-
-def preset(name: str, **changes: Any) -> MinDScAIPConfig:
-    """Return a named configuration, with some settings changed.
-
-    Args:
-        name: a key of `PRESETS`.
-        changes: settings by name.
-
-    Raises:
-        ValueError: an unknown preset or setting; names the nearest valid one.
-    """
-    if name not in PRESETS:
-        raise ValueError(f"MinDScAIP has no preset {name!r}; {nearest(name, PRESETS)}")
-    return MinDScAIPConfig(**(dict(PRESETS[name]) | changes))

@@ -17,6 +17,7 @@ from sfumato.models.mindscaip.blocked import attend_rows, feed_rows
 from sfumato.models.mindscaip.calculus import EPSILON
 from sfumato.models.mindscaip.config import MinDScAIPConfig
 from sfumato.models.mindscaip.windows import Windows
+from sfumato.models.readout import FeedForward
 
 Method = Literal["blocked", "plain"]
 
@@ -30,31 +31,6 @@ def normalize(x: Tensor, method: Method) -> Tensor:
         return functional.layer_norm(x, x.shape[-1:], eps=EPSILON)
     x = x - x.mean(-1, keepdim=True)
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPSILON)
-
-
-class FeedForward(nn.Module):
-    """Linear, activation, linear.
-
-    Args:
-        width: C in.
-        hidden: channels between.
-        out: channels out.
-        gated: the activation multiplies a second linear map of the input.
-    """
-
-    def __init__(self, width: int, hidden: int, out: int, gated: bool = False) -> None:
-        super().__init__()
-        self.up = nn.Linear(width, hidden * (2 if gated else 1))
-        self.down = nn.Linear(hidden, out)
-        self.gated = gated
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (…, C) to (…, out)."""
-        u = self.up(x)
-        if self.gated:
-            gate, value = u.chunk(2, dim=-1)
-            return self.down(functional.silu(gate) * value)  # type: ignore[no-any-return]
-        return self.down(functional.silu(u))  # type: ignore[no-any-return]
 
 
 class Attention(nn.Module):

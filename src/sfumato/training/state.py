@@ -6,63 +6,22 @@ Private to a run and never handed around; models are shared as safetensors (`mod
 from __future__ import annotations
 
 import fcntl
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sfumato.files import write_atomically
 from sfumato.training.distributed import Group
+from sfumato.training.progress import Progress
 from sfumato.training.settings import TrainSettings
 
 NAME = "state.pt"
 LOCK = ".lock"
-SCHEMA = 2
-
-
-@dataclass
-class Place:
-    """Where a run is; the next batch, its random numbers and the learning rate follow from it.
-
-    Args:
-        stage: number of the stage.
-        epoch: number of the epoch, counted over all stages.
-        first: the epoch that the stage began with.
-        step: of the epoch, the next to do.
-        done: steps done in this stage.
-        total: steps done in the run.
-        seconds: of training, all interruptions left out.
-        cpu: seconds of processor time of this process.
-        best: smallest validation loss of this stage; None before the first.
-        waited: evaluations since then.
-        sums: of the terms of the loss since the last line of the log.
-        counts: steps in each of these sums.
-        structures: seen since then.
-        reported: `seconds` at that line, and those of evaluations since then.
-        told: how much of the stage was done at that line, in its unit.
-        due: the step before was done, its evaluation not yet.
-    """
-
-    stage: int = 0
-    epoch: int = 0
-    first: int = 0
-    step: int = 0
-    done: int = 0
-    total: int = 0
-    seconds: float = 0.0
-    cpu: float = 0.0
-    best: float | None = None
-    waited: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    structures: int = 0
-    reported: float = 0.0
-    told: float = 0.0
-    due: bool = False
+SCHEMA = 3
 
 
 def circumstances(settings: TrainSettings, data: str, group: Group) -> dict[str, Any]:
@@ -119,29 +78,23 @@ def in_use(folder: Path, group: Group) -> Iterator[None]:
             file.close()
 
 
-def save(folder: Path, place: Place, tensors: dict[str, Any], around: dict[str, Any]) -> None:
+def save(folder: Path, progress: Progress, tensors: Mapping[str, Any], around: Mapping[str, Any]) -> None:
     """Write the state of a run; what was there stays until the new one is complete on the disk.
 
     Args:
         folder: of the run.
-        place: where it is.
+        progress: where it is.
         tensors: state of model, averaged model and optimizer.
         around: from `circumstances`.
     """
-    temporary = folder / f".{NAME}.{os.getpid()}"
-    with temporary.open("wb") as file:
-        torch.save({"schema": SCHEMA, "place": asdict(place), "around": around, **tensors}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / NAME)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    content = {"schema": SCHEMA, "progress": progress.values(), "around": dict(around), **tensors}
+    with write_atomically(folder / NAME) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
 
 
-def load(folder: Path, around: dict[str, Any], inexact: bool = False) -> tuple[Place, dict[str, Any]] | None:
+def load(
+    folder: Path, around: dict[str, Any], inexact: bool = False
+) -> tuple[Progress, dict[str, Any]] | None:
     """Read the state of a run; None where it has none yet.
 
     Args:
@@ -157,9 +110,11 @@ def load(folder: Path, around: dict[str, Any], inexact: bool = False) -> tuple[P
         return None
     try:
         found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if found["schema"] == 2:
+            found = _from_schema_2(found)
         if found["schema"] != SCHEMA:
             raise ValueError(f"schema {found['schema']}, expected {SCHEMA}")
-        place = Place(**found.pop("place"))
+        progress = Progress.of(found.pop("progress"))
         before = found.pop("around")
     except Exception as error:  # noqa: BLE001 (whatever a damaged file makes torch raise)
         raise ValueError(
@@ -173,6 +128,16 @@ def load(folder: Path, around: dict[str, Any], inexact: bool = False) -> tuple[P
         words = ", ".join(f"{key} was {before.get(key)!r}, now {around.get(key)!r}" for key in differ)
         raise ValueError(
             f"{folder}: going on would not give what a run without a break gives: {words}; restore that, "
-            "or go on all the same with inexact"
+            "or go on all the same with --inexact"
         )
-    return place, found
+    return progress, found
+
+
+def _from_schema_2(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a run of version 0.1.0 as this version writes it."""
+    found = dict(found)
+    place = dict(found.pop("place"))
+    tally = {key: place.pop(key) for key in ("sums", "counts", "structures")}
+    tally |= {"seconds": place.pop("reported"), "done": place.pop("told")}
+    optimizer = found.pop("optimiser" if "optimiser" in found else "optimizer")
+    return found | {"schema": 3, "progress": place | {"tally": tally}, "optimizer": optimizer}

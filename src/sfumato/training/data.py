@@ -1,4 +1,4 @@
-"""What a run needs to know of its data before the first step."""
+"""The data of a run: what has to be known of it before the first step."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from sfumato.datasets.energies import AtomEnergies, Compositions, compositions, fit_atom_energies
 from sfumato.datasets.loader import Rows, rows_of
 from sfumato.datasets.named import frames_path
-from sfumato.models.mindscaip.config import ELEMENTS
+from sfumato.models.config import ELEMENTS
 from sfumato.systems import Floats
 from sfumato.training.settings import TrainSettings
 from sfumato.words import nearest
 
 
 @dataclass(frozen=True, eq=False)
-class Ready:
+class RunData:
     """Settings and data that belong together.
 
     Args:
@@ -55,7 +55,7 @@ def splits(settings: TrainSettings) -> list[str]:
     return [split for split in (settings.data.train, settings.data.validation) if split is not None]
 
 
-def ready(settings: TrainSettings) -> Ready:
+def open_data(settings: TrainSettings) -> RunData:
     """Open the data of a run and check that it has what the run asks for.
 
     Args:
@@ -107,7 +107,7 @@ def ready(settings: TrainSettings) -> Ready:
         reference[z] = energy
     settings = settings.model_copy(update={"model": model})
     scale = found.force_scale if found.force_scale > 0 else 1.0
-    return Ready(settings, path, rows, scale, reference, energies)
+    return RunData(settings, path, rows, scale, reference, energies)
 
 
 def _check_labels(settings: TrainSettings, rows: Rows, found: Compositions) -> None:
