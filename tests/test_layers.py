@@ -16,7 +16,9 @@ LAYERS = [
     ["units", "words", "config", "systems", "frames", "files"],
     ["execution"],
     ["graph", "metrics", "report"],
-    ["models", "io", "reference.scans"],
+    ["io", "reference.scans"],
+    ["potentials.potential"],
+    ["models"],
     ["potentials"],
     ["reference"],
     ["datasets"],
@@ -101,9 +103,9 @@ def test_there_is_no_cycle():
 
 def test_the_layer_test_sees_a_wrong_import(tmp_path):
     file = tmp_path / "bad.py"
-    file.write_text("def f():\n    from sfumato.execution import runner\n")
+    file.write_text("def f():\n    from sfumato.protocols import run\n")
     (target,) = imports(file)
-    assert target == "execution.runner"
+    assert target == "protocols.run"
     assert layer(target) > layer("metrics.stats")
 
 

@@ -39,7 +39,7 @@ class Job(ABC):
 
     def subject(self, identity: str) -> Subject:
         """Return whose records these are, for a potential's identity."""
-        settings = sorted(asdict(self).items())  # type: ignore[call-overload]
+        settings = sorted(asdict(self).items())
         name = f"{self.name}:{digest([repr(settings)])}" if settings else self.name
         return Subject(name, self.version, identity)
 

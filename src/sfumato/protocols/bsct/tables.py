@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from sfumato.metrics.stats import Estimate, PairedDifference
     from sfumato.protocols.protocol import Run
 
+FEW = 5
+"""Scans of a type below which its mean says little."""
+
 MODELS_PER_BOND_TABLE = 3
 """As many as fit beside the type."""
 
@@ -203,8 +206,13 @@ def failures(run: Run) -> list[Failures]:
 
 
 def run_tables(run: Run) -> RenderableType:
-    """Return everything that a terminal shows of a run."""
-    return Group(model_table(run), *([] if run.complete else [failure_table(run)]), bond_table(run))
+    """Return what a terminal shows of a run; numbers by type only where a type has enough scans."""
+    parts = [model_table(run)]
+    if not run.complete:
+        parts.append(failure_table(run))
+    if max(bond_counts(run).values(), default=0) >= FEW:
+        parts.append(bond_table(run))
+    return Group(*parts)
 
 
 def model_table(run: Run) -> RenderableType:
