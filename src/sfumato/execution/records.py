@@ -7,11 +7,15 @@ header differs from what is asked for is refused: records of other weights are n
 from __future__ import annotations
 
 import base64
+import errno
 import fcntl
+import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,24 +23,92 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-SCHEMA = 1
+SCHEMA = 2
+"""Since 2, every line ends with a digest of what stands before it. Files of 1 are continued as they are."""
+
+FIRST = b'{"sfumato-records": '
+"""How every record file begins."""
+
+MEMBER = b', "sha": "'
+"""What the digest at the end of a line is called."""
+
+ADVICE = "Restore the file, or move it away to start again."
+
+DIGITS = 12
+"""Of SHA-256, in hexadecimal, at the end of a line."""
+
+LONGEST_REASON, LONGEST_TRACEBACK = 1000, 8000
+"""Characters that a record keeps."""
+
+NO_LOCKS = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL}
+"""How file systems say that they lock no files, or that they cannot wait for a disk."""
 
 Record = dict[str, Any]
+Floats = NDArray[np.float64]
 
 
 class RecordError(ValueError):
     """A record file is damaged, in use, or belongs to other settings."""
 
 
-def encode(array: NDArray[np.float64]) -> dict[str, Any]:
+def encode(array: Floats) -> dict[str, Any]:
     """Return a float array as JSON: shape and base64 of its little-endian float64 bytes (bit-exact)."""
     little = np.asarray(array, dtype="<f8")
     return {"shape": list(little.shape), "f8": base64.b64encode(little.tobytes()).decode()}
 
 
-def decode(value: dict[str, Any]) -> NDArray[np.float64]:
-    """Return the array that `encode` stored."""
-    return np.frombuffer(base64.b64decode(value["f8"]), dtype="<f8").reshape(value["shape"])
+def decode(value: Any) -> Floats:
+    """Return the array that `encode` stored.
+
+    Raises:
+        RecordError: it stored nothing of this kind.
+    """
+    try:
+        if not all(type(length) is int and length >= 0 for length in value["shape"]):
+            raise ValueError("a shape is a list of lengths")
+        stored = base64.b64decode(value["f8"], validate=True)
+        return np.frombuffer(stored, dtype="<f8").reshape(value["shape"])
+    except (ValueError, TypeError, KeyError, OverflowError):
+        raise RecordError(f"damaged record: {_short(repr(value), 60)} is not an array") from None
+
+
+def number(record: Record, name: str) -> float:
+    """Return a finite number of a record.
+
+    Raises:
+        RecordError: there is none of this name.
+    """
+    value: Any = record.get(name)
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise _damaged(record, name, "is not a finite number")
+    return float(value)
+
+
+def array(record: Record, name: str, shape: tuple[int | None, ...]) -> Floats:
+    """Return an array of a record.
+
+    Args:
+        record: as it was read.
+        name: of the array.
+        shape: that it must have; None where any length will do.
+
+    Raises:
+        RecordError: there is none of this name and shape.
+    """
+    try:
+        value = decode(record.get(name))
+    except RecordError:
+        raise _damaged(record, name, "is not an array") from None
+    if len(value.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, value.shape)):
+        wanted = tuple("any" if length is None else length for length in shape)
+        raise _damaged(record, name, f"has the shape {value.shape}, not {wanted}".replace("'", ""))
+    return value
+
+
+def _damaged(record: Record, name: str, what: str) -> RecordError:
+    return RecordError(
+        f"damaged record {str(record.get('key'))[:16]}: {name!r} {what}. Restore the file, or move it away."
+    )
 
 
 def ok(key: str, *, seconds: float, **values: Any) -> Record:
@@ -45,9 +117,48 @@ def ok(key: str, *, seconds: float, **values: Any) -> Record:
 
 
 def failed(key: str, reason: str, *, seconds: float = 0.0, traceback: str = "") -> Record:
-    """Return the record of an item that could not be finished, with its reason."""
+    """Return the record of an item that could not be finished, with its reason; both texts are bounded."""
+    reason = _short(reason, LONGEST_REASON)
     record = {"key": key, "status": "failed", "seconds": round(seconds, 6), "reason": reason}
-    return record | ({"traceback": traceback} if traceback else {})
+    return record | ({"traceback": traceback[-LONGEST_TRACEBACK:]} if traceback else {})
+
+
+def _short(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}… ({len(text)} characters)"
+
+
+def _sealed(content: dict[str, Any]) -> bytes:
+    """Return a line of a file: the content, and a digest of it as the last member."""
+    text = json.dumps(content).encode()
+    return b'%s%s%s"}\n' % (text[:-1], MEMBER, _digest(text))
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest()[:DIGITS].encode()
+
+
+def _unsealed(line: bytes, required: bool) -> tuple[Any, bool]:
+    """Return the content of a line, and whether it had a digest.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    text, member, digest = line[:-2].rpartition(MEMBER)
+    if not member or len(digest) != DIGITS:
+        if required:
+            raise ValueError("its digest is missing")
+        return _loads(line), False
+    text += b"}"
+    if digest + b'"}' != _digest(text) + line[-2:]:
+        raise ValueError("its digest differs")
+    return _loads(text), True
+
+
+def _loads(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 @dataclass(frozen=True)
@@ -70,24 +181,32 @@ class Header:
 
     def line(self) -> bytes:
         """The header as the first line of a file."""
-        facts = {"sfumato-records": SCHEMA, **self.__dict__}
-        return (json.dumps(facts) + "\n").encode()
+        return _sealed({"sfumato-records": SCHEMA, **self.__dict__})
 
     @classmethod
     def parse(cls, line: bytes, path: Path) -> Header:
-        """Read the first line of a file."""
+        """Read the first line of a file.
+
+        Raises:
+            RecordError: it is not a header, is damaged, or of a later version.
+        """
         try:
-            facts = json.loads(line)
+            facts = _loads(line)
             schema = facts.pop("sfumato-records")
         except (ValueError, KeyError, AttributeError, TypeError):
-            raise RecordError(f"{path}: not a record file (its first line is no header)") from None
-        if schema != SCHEMA:
-            raise RecordError(f"{path}: record schema {schema}; this version of sfumato reads {SCHEMA}")
+            raise RecordError(f"{path}: not a record file (its first line is not a header)") from None
+        if type(schema) is not int or not 1 <= schema <= SCHEMA:
+            raise RecordError(f"{path}: record schema {schema}; this version of sfumato reads up to {SCHEMA}")
+        try:
+            facts.pop("sha", None)
+            _unsealed(line, required=schema > 1)
+        except ValueError as error:
+            raise RecordError(f"{path}, line 1: damaged header ({error}). {ADVICE}") from None
         if "protocol" in facts:  # written by version 0.1.0
             facts["job"] = facts.pop("protocol")
         kinds = {"job": str, "version": int, "subject": str, "identity": str, "provenance": dict}
-        if facts.keys() != kinds.keys() or not all(isinstance(facts[k], kind) for k, kind in kinds.items()):
-            raise RecordError(f"{path}: damaged header: expected {', '.join(kinds)}")
+        if facts.keys() != kinds.keys() or not all(type(facts[k]) is kind for k, kind in kinds.items()):
+            raise RecordError(f"{path}, line 1: damaged header (expected {', '.join(kinds)}). {ADVICE}")
         return cls(**facts)
 
     def require(self, expected: Header, path: Path) -> None:
@@ -113,7 +232,7 @@ def read_header(path: Path) -> Header:
         RecordError: it has none.
     """
     with path.open("rb") as file:
-        return Header.parse(file.readline(), path)
+        return Header.parse(file.readline().removesuffix(b"\n"), path)
 
 
 def read_records(path: Path) -> tuple[Header, dict[str, Record]]:
@@ -124,29 +243,42 @@ def read_records(path: Path) -> tuple[Header, dict[str, Record]]:
     Raises:
         RecordError: no header, or a damaged line anywhere but at the end.
     """
-    header, records, _ = _read(path)
+    header, records, _ = _read(path, path.read_bytes())
     return header, records
 
 
-def _read(path: Path) -> tuple[Header, dict[str, Record], int]:
-    """Header, records, and the length in bytes of the intact part of the file."""
-    data = path.read_bytes()
+def _read(path: Path, data: bytes) -> tuple[Header, dict[str, Record], int]:
+    """Header, records, and the length in bytes of the intact part of a file's data."""
     intact = data.rfind(b"\n") + 1
     lines = data[:intact].split(b"\n")[:-1]
     if not lines:
         raise RecordError(f"{path}: not a record file (no complete header line)")
     header = Header.parse(lines[0], path)
+    sealed = MEMBER in lines[0][-40:]
     records: dict[str, Record] = {}
     for number, line in enumerate(lines[1:], start=2):
         try:
-            record = json.loads(line)
-            records[record["key"]] = record
-        except (ValueError, KeyError, TypeError):
+            record, sealed = _unsealed(line, required=sealed)
+            _require_form(record)
+        except (ValueError, KeyError, TypeError) as error:
+            what = str(error) if type(error) is ValueError else "not a record"
             raise RecordError(
-                f"{path}, line {number}: damaged record. Only an unfinished last line is expected after a "
-                "kill; restore the file, or move it away to start again."
+                f"{path}, line {number}: damaged record ({what}). Only an unfinished last line is expected "
+                f"after a kill. {ADVICE}"
             ) from None
+        records[record["key"]] = record
     return header, records, intact
+
+
+def _require_form(record: Any) -> None:
+    """Raise ValueError, TypeError or KeyError unless this is a record."""
+    if type(record["key"]) is not str or record["status"] not in ("ok", "failed"):
+        raise ValueError("neither ok nor failed")
+    seconds = record["seconds"]
+    if type(seconds) not in (int, float) or not math.isfinite(seconds):
+        raise ValueError("'seconds' is not a number")
+    if record["status"] == "failed" and type(record["reason"]) is not str:
+        raise ValueError("failed without a reason")
 
 
 def _set_aside(path: Path) -> None:
@@ -164,6 +296,16 @@ class RecordFile:
     last line, and reads what is there. `append` hands lines to the operating system at once, so that a killed
     process loses nothing it appended; `sync` puts them on disk.
 
+    Args:
+        path: of the file.
+        header: what makes the records.
+        fresh: rename what is there to NAME.old-1 (or -2, …) and begin anew.
+
+    Attributes:
+        header: as given.
+        records: what is there, by key.
+        locked: False where the file system has no locks, so that nothing keeps another run from writing here.
+
     Raises:
         RecordError: the file belongs to other settings, is damaged, or another process is writing to it.
     """
@@ -171,39 +313,53 @@ class RecordFile:
     def __init__(self, path: Path, header: Header, fresh: bool = False) -> None:
         self.path, self.header = path, header
         path.parent.mkdir(parents=True, exist_ok=True)
-        if fresh and path.exists():
-            _set_aside(path)
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by `close`)
+        self.locked = True
+        self._file = self._open()
         try:
-            self._lock()
+            if fresh and path.stat().st_size:
+                _set_aside(path)
+                self._file.close()
+                self._file = self._open()
             self.records = self._resume(header)
         except BaseException:
             self._file.close()
             raise
 
-    def _lock(self) -> None:
+    def _open(self) -> FileIO:
+        """Open the file and keep others from writing to it."""
+        file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by `close`)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RecordError(
-                f"{self.path}: another run is writing to this file. Wait for it, or choose another --out."
-            ) from None
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                file.close()
+                raise self._busy(error) from None
+            self.locked = False
+        return file
+
+    def _busy(self, error: OSError) -> Exception:
+        if not isinstance(error, BlockingIOError):
+            return OSError(error.errno, f"cannot be locked: {error.strerror}", str(self.path))
+        return RecordError(
+            f"{self.path}: another run is writing to this file. Wait for it, or choose another --out."
+        )
 
     def _resume(self, header: Header) -> dict[str, Record]:
-        if b"\n" not in self.path.read_bytes()[:65536]:
+        data = self.path.read_bytes()
+        if b"\n" not in data and FIRST[: len(data)] == data[: len(FIRST)]:  # new, or ended in its first line
             os.truncate(self.path, 0)
             self._file.write(header.line())
             self.sync()
             return {}
-        found, records, intact = _read(self.path)
-        found.require(header, self.path)
+        present, records, intact = _read(self.path, data)
+        present.require(header, self.path)
         os.truncate(self.path, intact)
         return records
 
     def append(self, records: Iterable[Record]) -> None:
         """Add records, all of them or, where the disk is full (OSError), none."""
         records = list(records)
-        rest = b"".join(json.dumps(record).encode() + b"\n" for record in records)
+        rest = b"".join(map(_sealed, records))
         length = os.fstat(self._file.fileno()).st_size
         try:
             while rest:
@@ -218,7 +374,8 @@ class RecordFile:
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise self._full(error) from None
+            if error.errno not in NO_LOCKS:
+                raise self._full(error) from None
 
     def _full(self, error: OSError) -> OSError:
         advice = "all that finished before is kept; make room, then run the same command again"
