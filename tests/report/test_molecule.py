@@ -68,7 +68,7 @@ addEventListener('load', () => {
 """
 
 
-def in_browser(page, folder):
+def in_browser(page, folder, *more):
     """Return what the probe in a page saw, in a headless Chromium."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
@@ -76,7 +76,7 @@ def in_browser(page, folder):
     (folder / "probe.html").write_text(page)
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
     flags += " --disable-background-networking --disable-component-update --virtual-time-budget=8000"
-    command = [chromium, *flags.split(), f"--user-data-dir={folder / 'profile'}", "--dump-dom"]
+    command = [chromium, *flags.split(), *more, f"--user-data-dir={folder / 'profile'}", "--dump-dom"]
     result = subprocess.run(
         [*command, (folder / "probe.html").as_uri()],
         capture_output=True,
@@ -189,3 +189,31 @@ def test_a_torsion_turns_and_a_bond_follows_in_a_real_browser(tmp_path):
     assert re.match(r"\d\.\d{3} Å \(−?180\.0°\)", first)
     assert len({start, first, turned, bond}) == 4
     assert re.match(r"\d\.\d{3} Å \d", bond)  # no degrees
+
+
+CENTER = """
+<script>
+addEventListener('load', () => {
+  const canvas = document.querySelector('canvas'), {width, height} = canvas;
+  const pixels = canvas.getContext('2d').getImageData(0, 0, width, height).data;
+  const inked = [...Array(width * height).keys()].filter(k => pixels[4 * k + 3] > 0);
+  const ends = values => values.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [1e9, 0]);
+  const middle = values => (ends(values)[0] + ends(values)[1]) / 2;
+  const x = middle(inked.map(k => k % width)) / width;
+  const y = middle(inked.map(k => Math.floor(k / width))) / height;
+  document.title = `seen|${width / canvas.clientWidth}|${x}|${y}|${window.failures.join(';')}`;
+});
+</script>
+"""
+
+
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_a_molecule_is_drawn_in_the_middle_on_any_screen(tmp_path, ratio):
+    script = files("sfumato.report").joinpath("molecule.js").read_text()
+    style = "<style>canvas { width: 300px; height: 200px }</style>"
+    page = PAGE.replace("{viewer}", style + viewer({"0": diatomic(), "1": diatomic()}, "pick"))
+    page = page.replace("{script}", script).replace("</body>", CENTER + "</body>")
+    scale, x, y, failures = in_browser(page, tmp_path, f"--force-device-scale-factor={ratio}")
+    assert failures == ""
+    assert float(scale) == ratio
+    assert [float(x), float(y)] == pytest.approx([0.5, 0.5], abs=0.05)

@@ -175,7 +175,9 @@ def words_cell(text: str) -> str:
 def linked(text: str) -> str:
     """Escaped text in which web addresses are links to follow, not to load."""
     return re.sub(
-        r"https?://[^\s<>&\"')]+", lambda m: f'<a href="{m[0]}" rel="noreferrer">{m[0]}</a>', escape(text)
+        r"https?://[^\s<>&\"')]*[^\s<>&\"').,;:]",
+        lambda m: f'<a href="{m[0]}" rel="noreferrer">{m[0]}</a>',
+        escape(text),
     )
 
 
