@@ -1,5 +1,7 @@
 """The runner skips what is done, keeps what fails, and outlives its workers."""
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import re
@@ -15,7 +17,7 @@ import pytest
 
 from sfumato.execution.pool import Lost, PoolSettings, run_pool
 from sfumato.execution.records import Header, RecordFile, failed, ok, read_records
-from sfumato.execution.runner import Item, Pace, Stopped, Tally, UnfinishedError, each, run
+from sfumato.execution.runner import Item, Pace, SameFailureError, Stopped, Tally, UnfinishedError, each, run
 
 HEADER = Header("test", 1, "squares", "id")
 
@@ -348,3 +350,60 @@ def test_workers_die_with_a_killed_driver(tmp_path):
 def test_stopped_knows_the_shells_exit_code():
     assert Stopped(signal.SIGTERM).exit_code == 143
     assert Stopped(signal.SIGINT).exit_code == 130
+
+
+def test_a_run_in_which_everything_fails_for_one_reason_ends_early(job, file):
+    with pytest.raises(
+        SameFailureError, match=r"(?s)40 items .* of 900, .*ValueError: not a number.*--keep-"
+    ):
+        run(job, items(*["raise"] * 900), file, pool=PoolSettings(0))
+    assert len(file.records) == 40
+    assert {"k0", "k19", "k20", "k460", "k856"} <= set(file.records)
+    tally = run(job, items(*["raise"] * 100), file, keep_going=True)
+    assert tally.skipped + tally.done == tally.failed + tally.skipped == 100
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("chunk", [1, 32])
+def test_it_goes_on_where_another_item_succeeds_or_fails_otherwise(job, file, workers, chunk):
+    for other in (3, "memory"):
+        payloads = [*["raise"] * 150, *[other] * 150]
+        chosen = [Item(f"{other}{i}", payload) for i, payload in enumerate(payloads)]
+        assert run(job, chosen, file, chunk=chunk, pool=PoolSettings(workers)).done == 300
+
+
+def test_it_goes_on_where_an_item_succeeded_in_an_earlier_run(job, file):
+    run(job, items(1), file)
+    assert run(job, items(1, *["raise"] * 100), file).failed == 100
+
+
+def test_few_items_are_all_tried(job, file):
+    assert run(job, items(*["raise"] * 40), file).failed == 40
+
+
+def test_reasons_that_differ_by_numbers_are_one_reason(file):
+    @dataclass(frozen=True)
+    class Numbered:
+        def build(self, device):
+            return lambda chunk: [failed(item.key, f"atom {item.payload} is too hot") for item in chunk]
+
+    with pytest.raises(SameFailureError, match="atom"):
+        run(Numbered(), items(*range(100)), file, pool=PoolSettings(0))
+
+
+def test_what_a_file_system_without_locks_means_is_said(job, tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with RecordFile(tmp_path / "r.jsonl", HEADER) as file:
+        assert "two runs" in run(job, items(1), file).warning
+
+
+def test_a_record_file_that_was_removed_ends_the_run(job, tmp_path):
+    def remove(tally):
+        path.unlink(missing_ok=True)
+
+    path = tmp_path / "r.jsonl"
+    with RecordFile(path, HEADER) as file, pytest.raises(OSError, match="was removed while a run"):
+        run(job, items(1, 2, 3), file, watch=remove)

@@ -145,7 +145,18 @@ def _work(
     """Run the items that are wanted, after the engine showed that it works."""
     if any(wanted(file.records.get(item.key), retry_failed) for item in items):
         job.engine.self_test()
-    run(job, items, file, pool=executor, watch=watch, retry_failed=retry_failed)
+    second_chance = isinstance(
+        job, LabelFromNeighbor
+    )  # what is hard for one reason may well fail for it again
+    run(
+        job,
+        items,
+        file,
+        pool=executor,
+        watch=watch,
+        retry_failed=retry_failed,
+        keep_going=second_chance,
+    )
 
 
 @dataclass(frozen=True)

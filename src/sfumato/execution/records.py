@@ -357,10 +357,10 @@ class RecordFile:
         return records
 
     def append(self, records: Iterable[Record]) -> None:
-        """Add records, all of them or, where the disk is full (OSError), none."""
+        """Add records, all of them or, where the disk is full or the file is gone (OSError), none."""
         records = list(records)
         rest = b"".join(map(_sealed, records))
-        length = os.fstat(self._file.fileno()).st_size
+        length = self._length()
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
@@ -368,6 +368,13 @@ class RecordFile:
             os.truncate(self.path, length)
             raise self._full(error) from None
         self.records.update({record["key"]: record for record in records})
+
+    def _length(self) -> int:
+        """The bytes in the file, which must still be there."""
+        facts = os.fstat(self._file.fileno())
+        if not facts.st_nlink:
+            raise OSError(errno.ENOENT, "was removed while a run was writing to it", str(self.path))
+        return facts.st_size
 
     def sync(self) -> None:
         """Wait until everything appended is on disk."""

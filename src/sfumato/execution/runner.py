@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
@@ -32,6 +33,18 @@ MACHINE_LOSSES = 3
 """How often items go back to the workers after a machine under them was lost, before the run leaves them."""
 
 
+NUMBER = re.compile(r"\d+")
+"""Reasons that differ only by numbers are one reason."""
+
+NO_LOCKS = (
+    "the file system has no locks, so nothing keeps another run from writing here; "
+    "do not start two runs into one folder"
+)
+
+SAME_FAILURES = 20
+"""So many items failing for one reason end a run, if as many from all over it do too and none succeeds."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One unit of work and of record: `key` is the hash of everything that decides its result."""
@@ -46,7 +59,17 @@ Watch = Callable[["Tally"], None]
 
 @dataclass
 class Tally:
-    """How far a run is. `skipped` items were in the record file already; `failed` counts among `done`."""
+    """How far a run is.
+
+    Args:
+        total: items of the run.
+        skipped: those that were in the record file already.
+        done: those that got a record.
+        failed: those of `done` that failed.
+        seconds: since the run began.
+        last_failure: its reason.
+        warning: what the user should know, empty if there is nothing.
+    """
 
     total: int
     skipped: int = 0
@@ -54,6 +77,7 @@ class Tally:
     failed: int = 0
     seconds: float = 0.0
     last_failure: str = ""
+    warning: str = ""
 
     @property
     def rate(self) -> float:
@@ -78,6 +102,10 @@ class UnfinishedError(ValueError):
     """Items were lost again and again with the machines they ran on; they have no record, only delay."""
 
 
+class SameFailureError(ValueError):
+    """Everything failed for one reason, so the run was not continued; what was tried is recorded."""
+
+
 def run(
     job: Job,
     items: Sequence[Item],
@@ -86,6 +114,7 @@ def run(
     chunk: int = 1,
     pool: Executor = PoolSettings(),  # noqa: B008 (frozen)
     retry_failed: bool = False,
+    keep_going: bool = False,
     watch: Watch = lambda tally: None,
 ) -> Tally:
     """Work on every item that has no record yet.
@@ -97,6 +126,7 @@ def run(
         chunk: items handed to a worker at once, at least; more where they take under `CHUNK_SECONDS`.
         pool: who works: processes here (`PoolSettings`) or pilot jobs (`ParslSettings`).
         retry_failed: work again on items whose record is a failure.
+        keep_going: work on all items even where everything fails for one reason.
         watch: called after every chunk with the tally so far.
 
     Returns:
@@ -104,16 +134,19 @@ def run(
 
     Raises:
         Stopped: on SIGINT or SIGTERM; everything finished is in the record file.
-        OSError: the disk is full or gone; everything appended before is kept.
+        OSError: the disk is full or gone, or the record file; everything appended before is kept.
+        SameFailureError: `SAME_FAILURES` items failed for one reason, as many from all over the run did so
+            too, and none succeeded, now or in an earlier run.
         UnfinishedError: all else is done, but some items were lost with their machines; run again.
         ValueError: the workers cannot be started.
     """
     todo = [item for item in _unique(items) if wanted(file.records.get(item.key), retry_failed)]
     total = len({item.key for item in items})
-    tally = Tally(total=total, skipped=total - len(todo))
+    tally = Tally(total, skipped=total - len(todo), warning="" if file.locked else NO_LOCKS)
     watch(tally)
     start = synced = time.perf_counter()
     tasks = _Tasks(todo, Pace(chunk))
+    outlook = _Outlook(keep_going or _any_ok(file, items))
     with stop_signals(), closing(pool.map(job, tasks, file.path.with_suffix(".logs"))) as results:
         for task, result in results:
             records = tasks.settle(task, result)
@@ -129,6 +162,8 @@ def run(
                     tally.failed += 1
                     tally.last_failure = record["reason"]
             watch(tally)
+            if outlook.is_hopeless(records, tasks):
+                raise _same_failure(tally)
     file.sync()
     if tasks.undone:
         raise UnfinishedError(
@@ -138,6 +173,53 @@ def run(
     return tally
 
 
+def _any_ok(file: RecordFile, items: Iterable[Item]) -> bool:
+    return any(file.records.get(item.key, {}).get("status") == "ok" for item in items)
+
+
+def _same_failure(tally: Tally) -> SameFailureError:
+    return SameFailureError(
+        f"every one of the {tally.done} items that were tried, of {tally.total}, failed for the same reason: "
+        f"{tally.last_failure}. The others were left. --retry-failed tries again once the cause is removed, "
+        "--keep-going works on all of them nevertheless"
+    )
+
+
+@dataclass
+class _Outlook:
+    """Whether anything can still come of a run.
+
+    Args:
+        fine: something succeeded, or it does not matter.
+    """
+
+    fine: bool
+    reason: str | None = None
+    count: int = 0
+    probes: set[str] | None = None
+
+    def is_hopeless(self, records: Iterable[Record], tasks: _Tasks) -> bool:
+        """Take note of records; return whether everything fails, also what lies far from the first items.
+
+        The first items are often of one molecule, whose element a model does not know; so before a run ends,
+        others are tried.
+        """
+        for record in records:
+            if self.fine:
+                return False
+            reason = NUMBER.sub("#", record["reason"]) if record["status"] != "ok" else None
+            self.fine = reason is None or self.reason not in (None, reason)
+            self.reason = reason
+            self.count += 1
+            if self.probes is not None:
+                self.probes.discard(record["key"])
+        if self.fine or self.count < SAME_FAILURES:
+            return False
+        if self.probes is None:
+            self.probes = tasks.spread(SAME_FAILURES)
+        return not self.probes and tasks.left
+
+
 class _Tasks:
     """The chunks of a run: new ones at the learned pace, then those that were lost."""
 
@@ -145,7 +227,8 @@ class _Tasks:
         self.pace = pace
         self.undone: list[Item] = []
         self.last_loss = ""
-        self._fresh = pace.chunks(todo)
+        self._todo = deque(todo)
+        self._fresh = pace.chunks(self._next_items())
         self._again: deque[Chunk] = deque()
         self._losses: Counter[tuple[str, str]] = Counter()
 
@@ -158,6 +241,23 @@ class _Tasks:
         if self._again:
             return self._again.popleft()
         raise StopIteration  # for now: a chunk in flight may be lost and come back
+
+    def _next_items(self) -> Iterator[Item]:
+        while self._todo:
+            yield self._todo.popleft()
+
+    @property
+    def left(self) -> bool:
+        """Whether there are items that were not handed out yet."""
+        return bool(self._todo)
+
+    def spread(self, count: int) -> set[str]:
+        """Let the next items be so many from all over those that are left; return their keys."""
+        items = list(self._todo)
+        picked = {k * len(items) // count for k in range(count)} if items else set()
+        first = [items[k] for k in sorted(picked)]
+        self._todo = deque((*first, *(item for k, item in enumerate(items) if k not in picked)))
+        return {item.key for item in first}
 
     def settle(self, chunk: Chunk, result: list[Record] | Lost) -> list[Record]:
         """Return the records to keep; what was lost is tried again, or at some point no more."""
