@@ -1,5 +1,6 @@
 """The pool keeps its promises whatever happens in a worker: limits, recycling, deaths, no orphans."""
 
+import ctypes
 import os
 import pickle
 import re
@@ -14,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sfumato.execution import worker
 from sfumato.execution.pool import Lost, PoolSettings, effective_workers, run_pool
 from sfumato.execution.records import ok
 from sfumato.execution.runner import Item, each
 from sfumato.execution.worker import GIB, resident
+from tests import ROOT
 
 
 class Unreadable:
@@ -289,3 +292,137 @@ def test_a_plan_scales_by_cores_and_not_by_workers(monkeypatch):
     assert effective_workers(64, 3) == pytest.approx(4 / 3)
     assert effective_workers(2, 1) == 2
     assert effective_workers(0, 8) == effective_workers(3, 8) == 1
+
+
+HOSTILE = (
+    "signal",
+    "struct",
+    "types",
+    "re",
+    "select",
+    "array",
+    "enum",
+    "json",
+    "selectors",
+    "subprocess",
+    "numpy",
+)
+
+
+def hostile_folder(folder):
+    """Files with the names of modules, which leave a line where they are imported."""
+    folder.mkdir()
+    for name in HOSTILE:
+        (folder / f"{name}.py").write_text(
+            f"with open({str(folder / 'EXECUTED')!r}, 'a') as log:\n    log.write('{name} ')\n"
+        )
+    return folder
+
+
+def test_nothing_is_imported_from_the_working_folder(tmp_path):
+    folder = hostile_folder(tmp_path / "work")
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "script.py").write_text(
+        "import os, subprocess, sys\n"
+        "from dataclasses import dataclass\n"
+        "from sfumato.execution.pool import PoolSettings, run_pool\n"
+        "@dataclass(frozen=True)\n"
+        "class Imports:\n"
+        "    def build(self, device):\n"
+        "        return self.work\n"
+        "    def work(self, task):\n"
+        "        import json, selectors, neighbor\n"
+        "        return neighbor.VALUE, os.environ.get('PYTHONSAFEPATH')\n"
+        "if __name__ == '__main__':\n"
+        "    print(*run_pool(Imports(), [1, 2, 3], PoolSettings(2)))\n"
+    )
+    (tmp_path / "jobs" / "neighbor.py").write_text("VALUE = 'a module of the user'\n")
+    command = [sys.executable, tmp_path / "jobs" / "script.py"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.count("('a module of the user', None)") == 3
+    assert not (folder / "EXECUTED").exists()
+
+
+def test_the_command_imports_nothing_from_the_working_folder(tmp_path):
+    folder = hostile_folder(tmp_path / "work")
+    command = [Path(sys.executable).with_name("sfumato"), "--version"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (folder / "EXECUTED").exists()
+
+
+@dataclass(frozen=True)
+class HoldsTheLock:
+    """Runs C code that keeps the interpreter's lock, beside a program that it started."""
+
+    folder: Path
+
+    def build(self, device):
+        return self.work
+
+    def work(self, task):
+        program = subprocess.Popen(["sleep", "60"])
+        (self.folder / "pids").write_text(f"{os.getpid()} {program.pid} ")
+        ctypes.PyDLL(None).sleep(60)
+
+
+def test_a_worker_in_c_code_ends_with_a_killed_driver_and_so_do_its_programs(tmp_path):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from tests.execution.test_pool import HoldsTheLock, PoolSettings, run_pool\n"
+        "list(run_pool(HoldsTheLock(Path(sys.argv[1])), [1], PoolSettings(1)))"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT)
+    end = time.monotonic() + 60
+    while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text().endswith(" "):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    time.sleep(0.2)
+    driver.kill()
+    driver.wait()
+    assert all(gone(int(pid), 2.0) for pid in (tmp_path / "pids").read_text().split())
+
+
+@dataclass(frozen=True)
+class StopsItself:
+    """Is stopped while it starts, as often as `times` says."""
+
+    log: Path
+    times: int
+
+    def build(self, device):
+        with open(self.log, "a") as log:
+            log.write("start\n")
+        if len(self.log.read_text().split()) <= self.times:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return lambda task: task
+
+
+def test_a_worker_stopped_while_it_starts_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "START_SECONDS", 6.0)
+    assert list(run_pool(StopsItself(tmp_path / "log", 1), ["x"], PoolSettings(1))) == [("x", "x")]
+    monkeypatch.setattr(worker, "START_SECONDS", 0.1)
+    with pytest.raises(ValueError, match=r"3 in a row were not ready after 0\.1 s"):
+        list(run_pool(StopsItself(tmp_path / "log", 99), ["x"], PoolSettings(1)))
+
+
+def test_a_recycled_worker_and_its_guard_are_gone_before_the_pool_ends():
+    results = run_pool(Does(), [("a",), ("b",), ("c",)], PoolSettings(1, recycle=1))
+    _, (first, _) = next(results)
+    next(results)
+    assert gone(first)
+    assert gone_group(first)
+    assert len(list(results)) == 1
+
+
+def gone_group(leader, seconds=5.0):
+    """Whether nothing is left of a process group after a while."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            os.killpg(leader, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
