@@ -384,7 +384,7 @@ def damage(path: Path, what: str) -> None:
         ("future", "schema 2 cannot be read.*upgrade"),
         ("missing", "a part is missing: .*forces"),
         ("energy", "the contents are not those that were written"),
-        ("offset", "frame/offset does not divide the rows"),
+        ("offset", "frame/offset does not divide the 9 rows"),
         ("codes", "codes must lie in"),
     ],
 )

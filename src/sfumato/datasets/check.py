@@ -392,7 +392,7 @@ def check_frames(
     """Measure whether a set of labeled frames can be trained on.
 
     Args:
-        source: the set, or a packed file, which is read in pieces.
+        source: the set, or a packed file, which is verified and read in pieces.
         seed: of the frames that are compared with each other.
         train: split that is learned from; validation and test must share nothing with it.
         validation: split that is judged by; None for none.
@@ -401,11 +401,13 @@ def check_frames(
         Contents, statements with their limits, and what could not be tested.
 
     Raises:
-        ValueError: a set without frames, or a file that cannot be read.
+        ValueError: a set without frames or with a frame without atoms, a file that cannot be read, or
+            contents that are not those that were written.
     """
     if isinstance(source, FrameSet):
         return _check(rows_of(source), seed, train, validation)
     with FrameFile(source) as rows:
+        rows.verify()
         return _check(rows, seed, train, validation)
 
 
@@ -414,6 +416,9 @@ def _check(rows: Rows, seed: int, train: str, validation: str | None) -> FrameRe
 
     if not len(rows):
         raise ValueError(f"frame set {rows.name!r} has no frames to check")
+    empty = np.flatnonzero(np.diff(rows.offsets) == 0)
+    if len(empty):
+        raise ValueError(f"frame set {rows.name!r}: frame {empty[0]} has no atoms; leave it out")
     rng = np.random.default_rng(seed)
     checks = _Checks(rows, rng, train, validation)
     pairs = near_pairs(rows, checks.summary.keys, rng)

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from sfumato.files import remove_leftovers, temporary_name
 from sfumato.frames import FrameSet
 from sfumato.io import (
+    FrameFile,
     read_frame_set,
     read_released_archive,
     read_released_folder,
@@ -36,6 +39,9 @@ Status = Literal["bundled", "cached", "not here"]
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a download is given up."""
+
+LARGEST, LONGEST = 2 << 30, 3600.0
+"""Bytes and seconds after which a download is given up, whatever the server sends."""
 
 
 @dataclass(frozen=True)
@@ -233,11 +239,9 @@ def _format(path: Path) -> str | None:
 
     if not path.is_file() or not h5py.is_hdf5(path):
         return None
-    try:
-        with h5py.File(path, "r") as file:
-            return str(file.attrs.get("format"))
-    except OSError:
-        return None
+    with suppress(Exception), h5py.File(path, "r") as file:  # what is damaged is said by whoever reads it
+        return str(file.attrs.get("format"))
+    return None
 
 
 def frames_path(data: str | Path) -> Path:
@@ -256,6 +260,30 @@ def frames_path(data: str | Path) -> Path:
     return Path(data).expanduser()
 
 
+def verify_frames(data: str | Path) -> str:
+    """Check, with little memory, that a set of frames is what was written, and a named one what it must be.
+
+    Args:
+        data: as for `frames_path`.
+
+    Returns:
+        The identity of the contents.
+
+    Raises:
+        ValueError: as `frames_path`; contents that are damaged or not the expected ones.
+    """
+    with FrameFile(frames_path(data)) as file:
+        file.verify()
+        _require_named(data, file.identity)
+        return file.identity
+
+
+def _require_named(data: str | Path, identity: str) -> None:
+    entry = DATASETS.get(data) if isinstance(data, str) else None
+    if entry and identity != entry.identity:
+        raise ValueError(f"{data}: expected identity {entry.identity}, got {identity}")
+
+
 def load_frames(data: str | Path) -> FrameSet:
     """Load a set of labeled frames, verified.
 
@@ -266,9 +294,7 @@ def load_frames(data: str | Path) -> FrameSet:
         ValueError: as `frames_path`; contents that are damaged or not the expected ones.
     """
     frames = read_frame_set(frames_path(data))
-    entry = DATASETS.get(data) if isinstance(data, str) else None
-    if entry and frames.identity != entry.identity:
-        raise ValueError(f"{data}: expected identity {entry.identity}, found {frames.identity}")
+    _require_named(data, frames.identity)
     return frames
 
 
@@ -381,31 +407,49 @@ def get(name: str, progress: Progress | None = None) -> Path:
             raise
     folder = cache_dir()
     _make_cache(folder)
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as temporary:
-        archive = Path(temporary) / "archive"
+    remove_leftovers(folder, f"{name}.download")
+    archive = folder / temporary_name(f"{name}.download")
+    try:
         _download(entry, archive, progress)
-        try:
-            return _store(entry, archive)
-        except ValueError as error:
-            received = hashlib.sha256(archive.read_bytes()).hexdigest()
-            raise ValueError(
-                f"{name}: the download is refused: {str(error).replace(str(archive), entry.url)} (expected "
-                f"contents of identity {entry.identity}; received {archive.stat().st_size} bytes of sha256 "
-                f"{received}). Try again, or run `sfumato data import {name} PATH` on a copy you trust"
-            ) from None
+        return _store(entry, archive)
+    except DownloadError:
+        raise
+    except ValueError as error:
+        size, received = archive.stat().st_size, _sha256(archive)
+        raise ValueError(
+            f"{name}: the download is refused: {str(error).replace(str(archive), entry.url)} (expected "
+            f"contents of identity {entry.identity}; received {size} bytes of sha256 {received}). Try again, "
+            f"or run `sfumato data import {name} PATH` on a copy you trust"
+        ) from None
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class DownloadError(ValueError):
+    """A download that did not come to its end."""
 
 
 class _Meter:
-    """What pooch takes for a progress bar, told to a callable."""
+    """What pooch takes for a progress bar: tells a callable, and ends what is too large or takes too long."""
 
-    def __init__(self, report: Progress, file: Path) -> None:
+    def __init__(self, report: Progress | None, file: Path) -> None:
         self.total = 0
         self._report = report
         self._file = file
+        self._start = time.monotonic()
 
     def update(self, _: int) -> None:
         # pooch counts whole chunks, and the last is shorter: the file knows better.
-        self._report(self._file.stat().st_size, self.total)
+        received, seconds = self._file.stat().st_size, time.monotonic() - self._start
+        if received > LARGEST or seconds > LONGEST:
+            raise OSError(f"given up after {received} bytes in {seconds:.0f} s, more than any set takes")
+        if self._report is not None:
+            self._report(received, self.total)
 
     def reset(self) -> None:
         """Nothing to start over: the size of the file is the count."""
@@ -417,12 +461,12 @@ class _Meter:
 def _download(entry: DataSet, target: Path, progress: Progress | None) -> None:
     import pooch
 
-    meter = False if progress is None else _Meter(progress, target)
+    meter = _Meter(progress, target)
     fetch = pooch.HTTPDownloader(progressbar=meter, chunk_size=2**18, timeout=TIMEOUT)
     try:
         fetch(entry.url, str(target), None)
     except OSError as error:  # what requests raises, and a full disk
-        raise ValueError(
+        raise DownloadError(
             f"{entry.name}: cannot be downloaded from {entry.url}: {error}. Without a network, bring a copy "
             f"(the archive or the folder) and run `sfumato data import {entry.name} PATH`"
         ) from None

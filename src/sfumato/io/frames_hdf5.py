@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sfumato.files import write_atomically
 from sfumato.frames import (
     COLUMNS,
     Category,
@@ -27,7 +28,7 @@ from sfumato.frames import (
     check_labels,
     frames_identity,
 )
-from sfumato.io.scans_hdf5 import replacing
+from sfumato.io.hdf5 import errors_of, open_file, require_rows
 from sfumato.systems import Batch, Prediction
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def writing_frames(
     for key in ("name", "level", "licence"):
         if not facts[key]:
             raise ValueError(f"frame set {name!r}: {key} must not be empty")
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with write_atomically(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["format"] = FORMAT
         file.attrs["schema"] = SCHEMA
         file.attrs.update(facts)
@@ -242,19 +243,6 @@ def _identity(file: h5py.File, categories: Sequence[Category]) -> str:
     return frames_identity(str(file.attrs["level"]), {key: column(key) for key in COLUMNS}, categories)
 
 
-@contextmanager
-def _errors_of(path: Path) -> Iterator[None]:
-    """Turn what HDF5 and the containers raise into one kind of error that names the file."""
-    try:
-        yield
-    except KeyError as error:
-        raise ValueError(f"{path}: a part is missing: {error.args[0]}") from None
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{path}: damaged, truncated or not an HDF5 file: {error}") from None
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
 class FrameFile:
     """A packed set of frames open for reading, slice by slice, without the rest of it in memory.
 
@@ -275,13 +263,9 @@ class FrameFile:
     identity: str
 
     def __init__(self, path: str | Path) -> None:
-        import h5py
-
         self.path = Path(path)
-        if not self.path.is_file():
-            raise ValueError(f"{self.path}: no such file")
-        with _errors_of(self.path):
-            self._file = h5py.File(self.path, "r")
+        with errors_of(self.path):
+            self._file = open_file(self.path)
             try:
                 self._open()
             except BaseException:
@@ -301,12 +285,17 @@ class FrameFile:
             setattr(self, key, str(file.attrs[key]))
         self.absent = tuple(str(key) for key in file.attrs.get("absent", ()))
         self.provenance: dict[str, Any] = json.loads(file["provenance"].asstr()[()])
+        frames, atoms = len(file["frame/energy"]), len(file["atom/numbers"])
+        require_rows(file, "frame", frames + 1, ("offset",))
+        for place, rows in (("frame", frames), ("atom", atoms)):
+            require_rows(file, place, rows, tuple(key for key, row in STORED.items() if row[0] == place))
+        for key in CATEGORIES:
+            require_rows(file, key, frames, ("codes",))
         self.offsets = file["frame/offset"][:]
         self.counts = np.diff(self.offsets)
         self.molecule, self.subset, self.split = (self._category(key) for key in CATEGORIES)
-        rows = {key: len(file[f"atom/{key}"]) for key in ("numbers", "positions", "forces")}
-        if self.offsets[:1] != [0] or (self.counts < 0).any() or set(rows.values()) != {self.offsets[-1]}:
-            raise ValueError(f"frame/offset does not divide the rows of atom/*: {rows}")
+        if self.offsets[0] != 0 or (self.counts < 0).any() or self.offsets[-1] != atoms:
+            raise ValueError(f"frame/offset does not divide the {atoms} rows of atom/*")
 
     def _category(self, key: str) -> Category:
         names = tuple(self._file[f"{key}/names"].asstr()[:])
@@ -331,7 +320,7 @@ class FrameFile:
         stop = len(self) if stop is None else stop
         arrays = self.arrays(start, stop)
         frames = stop - start
-        with _errors_of(self.path):
+        with errors_of(self.path):
             batch = Batch(
                 numbers=arrays["numbers"],
                 positions=arrays["positions"],
@@ -360,7 +349,7 @@ class FrameFile:
             raise ValueError(f"{self.path}: frames {start} to {stop} of {len(self)} do not exist")
         atoms = slice(int(self.offsets[start]), int(self.offsets[stop]))
         rows = {"frame": slice(start, stop), "atom": atoms}
-        with _errors_of(self.path):
+        with errors_of(self.path):
             return {
                 key: self._file[f"{place}/{key}"][rows[place]]
                 for key, (place, _, _) in STORED.items()
@@ -373,7 +362,7 @@ class FrameFile:
         Raises:
             ValueError: they are not, or the file is damaged.
         """
-        with _errors_of(self.path):
+        with errors_of(self.path):
             found = _identity(self._file, (self.molecule, self.subset, self.split))
         _check_identity(self.path, self.identity, found)
 
@@ -408,7 +397,7 @@ def read_frame_set(path: str | Path) -> FrameSet:
     path = Path(path)
     with FrameFile(path) as file:
         batch, labels = file.read()
-        with _errors_of(path):
+        with errors_of(path):
             frames = FrameSet(
                 name=file.name,
                 level=file.level,

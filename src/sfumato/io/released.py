@@ -8,7 +8,9 @@ complete and agree with itself.
 from __future__ import annotations
 
 import io
+import math
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sfumato.io.extxyz_frame import Frame, parse_frame, unlabeled
 from sfumato.systems import Floats, Ints, Scan, ScanSet
@@ -32,6 +35,18 @@ TOLERANCE = 1e-6
 
 MAX_MEMBER = 16 * 2**20
 """Bytes; a frame of a thousand atoms has 0.1 MB."""
+
+MAX_HEADER = 2**16
+"""Bytes of a long name or of extended attributes in a tar, which are read at once."""
+
+MAX_PARTITION = 2**20
+"""Bytes of an array in a partition; the labels of ten thousand atoms have 80 kB."""
+
+MAX_FRAMES = 100_000
+"""Of one scan; those published have 100."""
+
+MAX_UNPACKED, SPARE = 1000, 2**30
+"""Times its size to which an archive may unpack, and bytes beyond; text is packed tenfold."""
 
 _BOND = re.compile(r"[A-Z][a-z]?-[A-Z][a-z]?")
 _ID = re.compile(r"\w[\w.+-]*")
@@ -76,10 +91,31 @@ def _wanted(file: str) -> bool:
     return file == PARTITION or _FRAME.fullmatch(file) is not None
 
 
+def _array(data: bytes, key: str) -> NDArray[Any]:
+    """Return an array of an .npz, after a look at how large it says it is."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        try:
+            member = archive.getinfo(f"{key}.npy")
+        except KeyError:
+            raise KeyError(f"{key} is not a file in the archive") from None
+        if member.file_size > MAX_PARTITION:
+            raise ValueError(f"{key} has {member.file_size} bytes")
+        content = archive.read(member)
+    stream = io.BytesIO(content)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(stream)
+    if version not in read:
+        raise ValueError(f"{key} has the format version {version}")
+    shape, _, dtype = read[version](stream)
+    if math.prod(shape) * dtype.itemsize > len(content):
+        raise ValueError(f"{key} announces shape {shape}, of which it does not have the numbers")
+    array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+    return array
+
+
 def _read_partition(data: bytes, where: str) -> _Partition:
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            bond, labels, grid = (arrays[key] for key in ("bond_index", "labels", "perturb_range"))
+        bond, labels, grid = (_array(data, key) for key in ("bond_index", "labels", "perturb_range"))
     except KeyError as error:
         raise ValueError(f"{where}: {error.args[0]}") from None
     except (
@@ -88,13 +124,23 @@ def _read_partition(data: bytes, where: str) -> _Partition:
         AttributeError,
         OSError,
         EOFError,
+        MemoryError,
+        NotImplementedError,
+        RuntimeError,
+        IndexError,
+        OverflowError,
+        struct.error,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
         raise ValueError(f"{where}: not a readable .npz of plain arrays: {error}") from None
     if bond.shape != (2,) or bond.dtype.kind not in "iu" or labels.ndim != 1:
         raise ValueError(f"{where}: bond_index must be two atom numbers and labels one per atom")
-    if grid.shape != (3,) or not (np.isfinite(grid).all() and grid[2] >= 2 and grid[2] == int(grid[2])):
+    if (
+        grid.shape != (3,)
+        or grid.dtype.kind not in "iuf"
+        or not (np.isfinite(grid).all() and 2 <= grid[2] <= MAX_FRAMES and grid[2] == int(grid[2]))
+    ):
         raise ValueError(f"{where}: perturb_range must be first and last bond length and the frame count")
     lengths = np.linspace(float(grid[0]), float(grid[1]), int(grid[2]))
     return _Partition(bond.astype(np.int64), labels.astype(np.int64), lengths)
@@ -197,7 +243,7 @@ def _scan_set(
     if not scans:
         raise ValueError(f"{path}: no scans: expected <bond>/<id>/atoms_<i>.xyz and <bond>/<id>/{PARTITION}")
     return ScanSet(
-        name=name or path.name.split(".")[0],
+        name=name or path.name.lstrip(".").split(".")[0] or "scans",
         level=level,
         licence=licence,
         source=source or path.name,
@@ -268,17 +314,21 @@ class _Readable(Protocol):
 
 
 class _Tail:
-    """A stream that remembers how it ended.
+    """A stream that remembers how it ended, and ends where it grows beyond measure.
 
     A tar ends with blocks of zeros; cut at a boundary between members it would read as a shorter one.
     """
 
-    def __init__(self, stream: _Readable) -> None:
+    def __init__(self, stream: _Readable, most: int) -> None:
         self._stream = stream
         self._last = b""
+        self._left = most
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise tarfile.ReadError("it unpacks to more than any data does")
         self._last = (self._last + data)[-1024:]
         return data
 
@@ -310,11 +360,30 @@ def _unpacked(path: Path) -> Iterator[_Readable]:
             yield raw
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose header is not read if it is larger than any name."""
+
+    HEADERS = (
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+        tarfile.GNUTYPE_SPARSE,
+    )
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in self.HEADERS and not 0 <= self.size <= MAX_HEADER:
+            raise tarfile.ReadError(f"a header announces {self.size} bytes")
+        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return member
+
+
 def _members(path: Path) -> Iterator[tuple[tuple[str, ...], bytes]]:
     """Yield (path parts, contents) of the members that are part of a scan; nothing is extracted."""
     with _unpacked(path) as stream:
-        tail = _Tail(stream)
-        with tarfile.open(fileobj=tail, mode="r|") as archive:  # type: ignore[call-overload]
+        tail = _Tail(stream, SPARE + MAX_UNPACKED * path.stat().st_size)
+        with tarfile.open(fileobj=tail, mode="r|", tarinfo=_Member) as archive:  # type: ignore[call-overload]
             for member in archive:
                 parts = tuple(part for part in member.name.split("/") if part not in ("", "."))
                 if len(parts) < 3 or not (
@@ -370,7 +439,7 @@ def read_released_archive(
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    errors: list[type[Exception]] = [tarfile.TarError, EOFError, OSError, zlib.error]
+    errors: list[type[Exception]] = [tarfile.TarError, EOFError, OSError, zlib.error, OverflowError]
     with path.open("rb") as file:
         if file.read(4) == _ZSTD_MAGIC:
             import zstandard

@@ -8,15 +8,14 @@ theory, licence, source) and the identity that proves them intact are attributes
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sfumato.files import write_atomically
+from sfumato.io.hdf5 import open_packed, require_rows
 from sfumato.systems import COORDINATES, Scan, ScanSet
 
 if TYPE_CHECKING:
@@ -25,31 +24,6 @@ if TYPE_CHECKING:
 MOST = max(COORDINATES)
 FORMAT = "sfumato-scans"
 SCHEMA = 2
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; it takes that name only after all went well and is on disk."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp keeps others out; a data set is for everyone
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    with suppress(OSError):  # some file systems cannot sync a folder; the rename itself is done
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def write_scan_set(path: str | Path, scan_set: ScanSet) -> None:
@@ -71,7 +45,7 @@ def write_scan_set(path: str | Path, scan_set: ScanSet) -> None:
         provenance = json.dumps(scan_set.provenance, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"scan set {scan_set.name!r}: provenance is not JSON: {error}") from None
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with write_atomically(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["format"] = FORMAT
         file.attrs["schema"] = SCHEMA
         for key in ("name", "level", "licence", "source", "identity"):
@@ -123,22 +97,11 @@ def read_scan_set(path: str | Path) -> ScanSet:
         ValueError: no such file; not HDF5, or truncated; another format or a newer schema; something
             missing or malformed; contents that differ from the identity the file states.
     """
-    import h5py
-
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        with h5py.File(path, "r") as file:
-            facts = _facts(file)
-            identity = facts.pop("identity")
-            scan_set = ScanSet(scans=tuple(_scans(file)), **facts)
-    except KeyError as error:
-        raise ValueError(f"{path}: a part is missing: {error.args[0]}") from None
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{path}: damaged, truncated or not an HDF5 file: {error}") from None
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+    with open_packed(path) as file:
+        facts = _facts(file)
+        identity = facts.pop("identity")
+        scan_set = ScanSet(scans=tuple(_scans(file)), **facts)
     if scan_set.identity != identity:
         raise ValueError(
             f"{path}: the contents are not those that were written: the file states identity {identity}, "
@@ -171,8 +134,20 @@ def _offsets(file: h5py.File, name: str, scans: int, rows: int) -> list[int]:
     return result
 
 
+def _require_consistent(file: h5py.File) -> None:
+    """Check the sizes of all arrays against each other before any is read."""
+    scans, atoms, frames = (len(file[name]) for name in ("scan/name", "atom/numbers", "frame/coordinate"))
+    require_rows(file, "scan", scans, ("smiles", "atoms", "cell", "pbc", "charge", "multiplicity"))
+    require_rows(file, "offset", scans + 1, ("atom", "frame"))
+    require_rows(file, "atom", atoms, ("numbers", "fragment"))
+    require_rows(file, "frame", frames, ("coordinate", "energy"))
+    rows = len(file["coordinates/positions"])
+    require_rows(file, "coordinates", rows, ("positions", "forces"))
+
+
 def _scans(file: h5py.File) -> Iterator[Scan]:
     """Cut the flat arrays into scans."""
+    _require_consistent(file)
     names, smiles = (file[f"scan/{key}"].asstr()[:].tolist() for key in ("name", "smiles"))
     members, charge, multiplicity = (file[f"scan/{key}"][:] for key in ("atoms", "charge", "multiplicity"))
     cell, pbc = file["scan/cell"][:], file["scan/pbc"][:]
@@ -187,7 +162,7 @@ def _scans(file: h5py.File) -> Iterator[Scan]:
         shape = (f.stop - f.start, a.stop - a.start, 3)
         rows = slice(row, row + shape[0] * shape[1])
         row = rows.stop
-        if row > len(positions) or row > len(forces):
+        if row > len(positions):
             raise ValueError(f"coordinates end before scan {name}")
         yield Scan(
             name=name,
