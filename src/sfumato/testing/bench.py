@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sfumato.systems import Batch, Floats, Prediction, System
 from sfumato.testing import structures
 from sfumato.testing.numerics import Derivative, noise_level, ridders
-from sfumato.testing.result import NotApplicableError
+from sfumato.testing.result import Measured, NotApplicableError
 
 if TYPE_CHECKING:
     from sfumato.potentials.potential import Potential
@@ -37,12 +37,18 @@ NOISE_STEPS = (5e-5, 1e-3, 2e-2)
 enough that a position in single precision (3e-7 Å) is another one. The others are for energies so coarsely
 rounded that most steps of the one before left them unchanged."""
 
+INEXACT = 1e-6
+"""eV/Å by which a force may be inexact and still widen other tolerances: ten times what GFN2-xTB has."""
+
 VARIES = 0.1
 """Å over which the error of an inexact force changes by its own size."""
 
 STEPS = {"double": 1e-3, "single": 0.03}
 """Å, the largest displacement of all atoms together in a derivative. Small, so that an energy that jumps
 nearby is not taken for a wrong force; as large as noise demands."""
+
+LINES = np.sqrt(2)
+"""A central difference of step h has the noise σ / (√2 h)."""
 
 LEVELS = 0.5 ** np.arange(5)
 """Of the largest displacement, those that are extrapolated."""
@@ -60,6 +66,8 @@ class Settings(BaseModel):
         reach: Å to which atoms are pulled apart in search of a cutoff.
         points: of each path that is searched for jumps.
         seed: of displacements, rotations, orders.
+        own: most of the user's structures that are checked; with `quick` a third.
+        quick: a quarter of the structures: fewer and coarser paths, and some checks left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +77,8 @@ class Settings(BaseModel):
     reach: float = Field(default=8.0, gt=3)
     points: int = Field(default=61, ge=20)
     seed: int = 0
+    own: int = Field(default=10, ge=1)
+    quick: bool = False
 
     @field_validator("elements")
     @classmethod
@@ -79,7 +89,7 @@ class Settings(BaseModel):
 
         for symbol in elements or ():
             if symbol not in atomic_numbers:
-                raise ValueError(f"{symbol!r} is no element; {nearest(symbol, atomic_numbers)}")
+                raise ValueError(f"{symbol!r} is not a valid element; {nearest(symbol, atomic_numbers)}")
         return elements
 
 
@@ -101,7 +111,7 @@ class Floor:
         force: eV/Å, likewise.
         inexact: eV/Å by which, beyond noise, the force is not the gradient of the energy, as for an
             unconverged self-consistent field, here or at the reference structure; no more than `RELATIVE`
-            allows, so that a wrong force buys no tolerance.
+            allows and never more than `INEXACT`, so that a wrong force buys no tolerance.
     """
 
     energy: float
@@ -151,13 +161,21 @@ class Bench:
     Args:
         potential: any potential.
         settings: see `Settings`.
+        own: structures of the user, by their numbers.
+        guard: called with each number of structures before they are evaluated; it may raise to end the check.
 
     Raises:
         ValueError: the potential can evaluate none of the structures.
     """
 
-    def __init__(self, potential: Potential, settings: Settings) -> None:
-        self.potential, self.settings = potential, settings
+    def __init__(
+        self,
+        potential: Potential,
+        settings: Settings,
+        own: Sequence[tuple[int, System]] = (),
+        guard: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self.potential, self.settings, self.own, self.guard = potential, settings, own, guard
         self.evaluations = self.mutated = 0
         self.cutoffs: list[float] = []
         """Å, distances at which the search for cutoffs found a jump."""
@@ -174,12 +192,22 @@ class Bench:
         """The precision that the potential says it has, or nothing."""
         return self.potential.abilities.dtype
 
+    @property
+    def count(self) -> int:
+        """Points of a searched path."""
+        return self.settings.points // 2 if self.settings.quick else self.settings.points
+
     @cached_property
     def double(self) -> Bench:
         """The bench of the same potential in double precision; this one if it has no other."""
         if "float64" not in self.potential.abilities.dtypes or self.claims == "float64":
             return self
-        return Bench(self.potential.to(dtype="float64"), self.settings)
+        return Bench(self.potential.to(dtype="float64"), self.settings, self.own, self.guard)
+
+    @property
+    def few(self) -> bool:
+        """Whether the fewest structures are to be evaluated."""
+        return self.settings.quick
 
     @property
     def counted(self) -> int:
@@ -189,27 +217,30 @@ class Bench:
 
     # --- evaluations
 
-    def predict(self, batch: Batch) -> Prediction:
-        """Evaluate a batch as it is, count its structures, and note if the potential changed its input."""
+    def predict(self, batch: Batch, failing: bool = False) -> Prediction:
+        """Evaluate a batch as it is, count its structures, and note if the potential changed its input.
+
+        Args:
+            batch: structures.
+            failing: whether a structure may fail, with NaN for its numbers; otherwise what it raised is.
+        """
         systems = len(batch)
+        self.guard(systems)
         handed = Batch(*(np.array(getattr(batch, n)) for n in batch.__dataclass_fields__))
         self.evaluations += systems
-        found = self.potential.predict(handed).require()
+        found = self.potential.predict(handed)
         self.mutated += not same(handed, batch)
-        if len(found.energy) != systems or len(found.forces) != len(batch.numbers):
-            raise ValueError(
-                f"{self.potential.name} returned {len(found.energy)} energies and {len(found.forces)} forces "
-                f"for {systems} structures of {len(batch.numbers)} atoms"
-            )
-        return found
+        return found if failing else found.require()
 
-    def points(self, systems: Sequence[System], together: bool = False) -> list[Point]:
+    def points(
+        self, systems: Sequence[System], together: bool = False, failing: bool = False
+    ) -> list[Point]:
         """Evaluate structures, in batches of the size the potential prefers, or all in one batch."""
         size = len(systems) if together else max(1, self.potential.abilities.batch)
         found = []
         for start in range(0, len(systems), size):
             batch = Batch.of(systems[start : start + size])
-            prediction = self.predict(batch)
+            prediction = self.predict(batch, failing)
             stress = prediction.stress
             for k, (first, last) in enumerate(zip(batch.offsets, batch.offsets[1:])):
                 tensor = None if stress is None else stress[k]
@@ -324,11 +355,16 @@ class Bench:
 
     # --- noise and tolerances
 
-    def noise(self, system: System) -> tuple[float, float]:
-        """Return the noise of the energy in eV and of a force in eV/Å, from values along one direction."""
+    def noise(self, system: System, reach: float = np.inf) -> tuple[float, float]:
+        """Return the noise of the energy in eV and of a force in eV/Å, from values along one direction.
+
+        Args:
+            system: any.
+            reach: Å that it may be moved by, so that a jump nearby is not taken for noise.
+        """
         if system.identity not in self._noise:
             direction = self.direction(system, 0)
-            for step in NOISE_STEPS:
+            for step in (step for step in NOISE_STEPS if 4 * step < reach):
                 found = self.points([along(system, direction, k * step) for k in range(-4, 5)])
                 energy, forces = np.array([p.energy for p in found]), np.array([p.forces for p in found])
                 if (np.diff(energy) == 0).mean() <= 0.5:
@@ -336,11 +372,12 @@ class Bench:
             self._noise[system.identity] = noise_level(energy), noise_level(forces)
         return self._noise[system.identity]
 
-    def floor(self, system: System) -> Floor:
-        """Return what cannot be told from noise at a structure."""
+    def floor(self, system: System, reach: float = np.inf) -> Floor:
+        """Return what cannot be told from noise at a structure; see `noise` for `reach`."""
         directions = [(system, 0), *((self.reference, k) for k in range(3))]
         inexact = max(self._inexact(where, k) for where, k in directions)
-        return Floor(*self.noise(system), min(inexact, RELATIVE * self.slope(system, 0).scale))
+        allowed = min(RELATIVE * self.slope(system, 0).scale, INEXACT)
+        return Floor(*self.noise(system, reach), min(inexact, allowed))
 
     def _inexact(self, system: System, k: int) -> float:
         """Return eV/Å by which, beyond noise, the force misses the gradient along one direction."""
@@ -361,6 +398,14 @@ class Bench:
             self._slopes[system.identity, k] = Slope(ridders(self.steps, above, below), work, largest)
         return self._slopes[system.identity, k]
 
+    def gradient(self, base: System, k: int, name: str) -> Measured:
+        """Return how far F·u is from −dE/du along the k-th random direction, over the largest force."""
+        slope, floor = self.slope(base, k), self.floor(base)
+        noise = floor.energy / (LINES * slope.difference.step) + floor.force
+        tolerance = RELATIVE + MARGIN * noise / slope.scale
+        where = f"{name}, F·u = {slope.force:.3g} eV/Å"
+        return Measured(slope.mismatch / slope.scale, tolerance, "relative", where)
+
     def direction(self, system: System, k: int) -> Floats:
         """Return the k-th random direction of a structure, (N, 3) of norm 1."""
         u = self.rng(f"direction {system.identity} {k}").normal(size=system.positions.shape)
@@ -380,7 +425,8 @@ class Bench:
     @property
     def steps(self) -> Floats:
         """Å, displacements for derivatives."""
-        steps: Floats = np.asarray(STEPS[self.precision] * LEVELS, dtype=float)
+        levels = LEVELS[:3] if self.settings.quick else LEVELS
+        steps: Floats = np.asarray(STEPS[self.precision] * levels, dtype=float)
         return steps
 
     def tolerances(self, system: System) -> tuple[float, float]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sfumato.potentials.adopted import adopted
-from sfumato.testing import derivatives, invariance, robustness, smoothness
+from sfumato.systems import System
+from sfumato.testing import derivatives, invariance, offpath, robustness, smoothness
 from sfumato.testing.bench import Bench, Settings
 from sfumato.testing.result import ContractReport, Measured, NotApplicableError, Result, Status
 
@@ -83,6 +86,7 @@ CHECKS: tuple[Check, ...] = (
     Check("permutation", "the order of atoms does not matter", invariance.permutation, _SYMMETRY),
     Check("translation", "the place in space does not matter", invariance.translation, _SYMMETRY),
     Check("wrap", "the choice of images and of cell vectors does not matter", invariance.wrap, _SYMMETRY),
+    Check("vacuum", "a slab does not feel the vacuum beside it", invariance.vacuum, _SYMMETRY),
     Check(
         "supercell", "n cells have n times the energy and the same forces", invariance.supercell, _SYMMETRY
     ),
@@ -99,6 +103,12 @@ CHECKS: tuple[Check, ...] = (
         "forces add up to zero: momentum is conserved",
         invariance.net_force,
         "as for symmetries, times the square root of the number of atoms summed over",
+    ),
+    Check(
+        "charge",
+        "what says that it does not feel charge does not",
+        invariance.charge,
+        "as for symmetries; to refuse a charged molecule is as good",
     ),
     Check("force", "F = −dE/dr", derivatives.force, _RELATIVE),
     Check("stress", "V σ = dE/dε, and σ is symmetric", derivatives.stress, _RELATIVE),
@@ -130,6 +140,35 @@ CHECKS: tuple[Check, ...] = (
         _JUMPS,
         double=True,
     ),
+    Check(
+        "all pairs",
+        "no jump where any two elements are at any distance",
+        offpath.all_pairs,
+        _JUMPS,
+        double=True,
+    ),
+    Check("angle", "no jump where an angle opens or a torsion turns", offpath.angle, _JUMPS, double=True),
+    Check(
+        "coordination",
+        "no jump where a fifth neighbor comes",
+        offpath.coordination,
+        _JUMPS,
+        double=True,
+    ),
+    Check(
+        "random paths",
+        "no jump where all atoms move, at random or as in dynamics",
+        offpath.random_paths,
+        _JUMPS,
+        double=True,
+    ),
+    Check(
+        "in line",
+        "atoms exactly in line are the limit of those nearly so",
+        offpath.in_line,
+        _JUMPS,
+        double=True,
+    ),
     Check("rotation", "the direction in space does not matter", invariance.rotation, _SYMMETRY, False),
     Check(
         "torque",
@@ -142,7 +181,7 @@ CHECKS: tuple[Check, ...] = (
         "short range",
         "compressed pairs repel, ever harder",
         robustness.short_range,
-        "no exception among 30 points: a hole in the wall traps atoms for good",
+        "no exception among 20 points: a hole in the wall traps atoms for good",
         False,
     ),
     Check(
@@ -152,25 +191,93 @@ CHECKS: tuple[Check, ...] = (
         "none may pass in silence: a finite number from nonsense is found too late",
         False,
     ),
+    Check(
+        "charge felt",
+        "what says that it feels charge does",
+        invariance.charge_felt,
+        "none may be ignored; an ASE calculator cannot say, so this is reported",
+        False,
+    ),
     Check("input untouched", "the arrays handed in stay as they are", invariance.untouched, "not one bit"),
 )
 """The contract in the order in which it is run: later checks use what earlier ones found."""
 
 
+QUICK = {
+    "precisions": "left out by quick",
+    "closed loop": "left out by quick; force is checked",
+    "jacobian": "left out by quick; force is checked",
+    "third atom": "left out by quick; neighbor swap is checked",
+    "coordination": "left out by quick; all pairs is checked",
+    "random paths": "left out by quick; all pairs is checked",
+    "short range": "left out by quick",
+}
+"""Checks that `Settings.quick` leaves out → why that is bearable."""
+
+OWN = Check(
+    "own structures",
+    "your structures: force, net force, no jump around them",
+    offpath.own_structures,
+    "as for force, net force and jumps",
+)
+"""The row that is added for structures of the user."""
+
+COST = {"noise": 60, "cutoff": 250, "random paths": 300, "angle": 200, "all pairs": 90, "stress": 60}
+"""Structures that a check evaluates, where that is far from `COST_OTHERS`."""
+
+COST_OTHERS, COST_QUICK, COST_OWN = 20, 0.25, 110
+"""Structures of other checks; part of all that is left with `quick`; for each structure of the user."""
+
+
+class OutOfTimeError(Exception):
+    """The time for the contract is up."""
+
+
 @dataclass(frozen=True)
 class Progress:
-    """How far a contract is: checks done and in all, the one at work, structures evaluated so far."""
+    """How far a contract is.
+
+    Args:
+        done: checks made.
+        total: checks in all.
+        check: the one at work.
+        evaluations: structures evaluated so far.
+        seconds: since the start.
+        expected: structures in all, roughly.
+    """
 
     done: int
     total: int
     check: str
     evaluations: int
+    seconds: float = 0.0
+    expected: int = 0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated from the evaluations so far; None before there are enough."""
+        if self.evaluations < 5:
+            return None
+        return max(0, self.expected - self.evaluations) * self.seconds / self.evaluations
+
+
+def rows(settings: Settings, own: int) -> list[Check]:
+    """Return the checks for a number of the user's structures, those left out by the settings included."""
+    return [*CHECKS[:-1], *([OWN] if own else []), CHECKS[-1]]
+
+
+def expected_cost(names: Iterable[str], settings: Settings, own: int) -> int:
+    """Return about how many structures some checks evaluate."""
+    costs = (own * COST_OWN if n == OWN.name else COST.get(n, COST_OTHERS) for n in names)
+    return int(sum(costs) * (COST_QUICK if settings.quick else 1))
 
 
 def check(
     potential: Potential,
     *,
     settings: Settings | None = None,
+    structures: Sequence[System] = (),
+    budget: float | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> ContractReport:
     """Run a potential through the contract.
@@ -181,61 +288,114 @@ def check(
     Args:
         potential: any potential; what it can do is what its `abilities` say.
         settings: by default those of `Settings`.
+        structures: of the user, to be checked too; of more than `Settings.own` evenly spaced ones are taken.
+        budget: seconds; checks that are not done by then are `not checked`.
         watch: called before each check, and at the end.
 
     Returns:
-        All results; `passed` if no required check failed. About 800 structures are evaluated, half of them
-        of two or three atoms.
+        All results; `passed` if no required check failed. 1,200 to 1,900 structures are evaluated, most of
+        them of two to eight atoms; with `quick` about 300.
 
     Raises:
         ValueError: the potential can evaluate none of the test structures.
     """
     settings = settings or Settings()
-    start = time.perf_counter()
-    potential = adopted(potential)
-    bench = Bench(potential, settings)
+    run = Contract(adopted(potential), settings, sample(structures, settings), budget)
+    table = rows(settings, len(structures))
+    expected = expected_cost((row.name for row in table), settings, len(run.own))
     results = []
-    for k, row in enumerate(CHECKS):
-        watch(Progress(k, len(CHECKS), row.name, bench.counted))
-        results.append(_run(row, bench))
-    watch(Progress(len(CHECKS), len(CHECKS), "", bench.counted))
-    return ContractReport(
-        potential=potential.name,
-        identity=potential.identity,
-        results=tuple(results),
-        evaluations=bench.counted,
-        seconds=time.perf_counter() - start,
-        settings=settings.model_dump(mode="json"),
-    )
+    for k, row in enumerate(table):
+        watch(Progress(k, len(table), row.name, run.evaluations, run.seconds, expected))
+        results.append(run.result(row))
+    watch(Progress(len(table), len(table), "", run.evaluations, run.seconds, expected))
+    return run.report(results)
 
 
-def _run(row: Check, bench: Bench) -> Result:
-    found: list[Measured] = []
-    reason = ""
-    try:
-        found.extend(row.run(bench.double if row.double else bench))
-    except NotApplicableError as error:
-        if not found:
-            return _result(row, "not applicable", str(error))
-    except Exception as error:  # noqa: BLE001 (whatever a potential raises is a finding)
-        reason = f"raised {type(error).__name__}: {error}"
-    if reason or not found:
-        return _result(row, "failed", reason or "nothing was measured")
-    worst = max(found, key=lambda m: (not m.passed, m.excess))
-    status: Status = "passed" if worst.passed else "failed"
-    return Result(
-        row.name,
-        row.meaning,
-        row.required,
-        status,
-        worst.value,
-        worst.tolerance,
-        worst.unit,
-        row.reason,
-        worst.where,
-    )
+def sample(structures: Sequence[System], settings: Settings) -> list[tuple[int, System]]:
+    """Return as many structures as the settings want, evenly spaced, with their numbers from 1."""
+    most = min(len(structures), max(1, settings.own // 3) if settings.quick else settings.own)
+    places = np.unique(np.linspace(0, len(structures) - 1, most).round().astype(int)) if most else []
+    return [(int(k) + 1, structures[k]) for k in places]
 
 
-def _result(row: Check, status: Status, where: str) -> Result:
+class Contract:
+    """One potential on its way through the contract.
+
+    Args:
+        potential: any.
+        settings: what is checked.
+        own: structures of the user, by number.
+        budget: seconds from now; None: no limit.
+        beat: called with the number of structures evaluated so far, before each evaluation.
+
+    Raises:
+        ValueError: the potential can evaluate none of the test structures.
+    """
+
+    def __init__(
+        self,
+        potential: Potential,
+        settings: Settings,
+        own: Sequence[tuple[int, System]] = (),
+        budget: float | None = None,
+        beat: Callable[[int], None] = lambda evaluations: None,
+    ) -> None:
+        self.start, self.budget, self.beat, self.own = time.perf_counter(), budget, beat, own
+        self.handed = 0
+        self.bench = Bench(potential, settings, own, self._guard)
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self.start
+
+    @property
+    def evaluations(self) -> int:
+        """Structures evaluated so far."""
+        return self.handed
+
+    def _guard(self, count: int) -> None:
+        if self.budget is not None and self.seconds > self.budget and hasattr(self, "bench"):
+            raise OutOfTimeError(f"the time of {self.budget:g} s was up")
+        self.handed += count
+        self.beat(self.handed)
+
+    def result(self, row: Check) -> Result:
+        """Make one check; see `check`."""
+        if self.bench.settings.quick and row.name in QUICK:
+            return nothing(row, "left out", QUICK[row.name])
+        found: list[Measured] = []
+        reason = ""
+        try:
+            found.extend(row.run(self.bench.double if row.double else self.bench))
+        except OutOfTimeError as error:
+            return nothing(row, "not checked", str(error))
+        except NotApplicableError as error:
+            if not found:
+                return nothing(row, "not applicable", str(error))
+        except Exception as error:  # noqa: BLE001 (whatever a potential raises is a finding)
+            reason = f"raised {type(error).__name__}: {error}"
+        if reason or not found:
+            return nothing(row, "failed", reason or "nothing was measured")
+        worst = max(found, key=lambda m: (not m.passed, m.excess))
+        status: Status = "passed" if worst.passed else "failed"
+        fixed = (row.name, row.meaning, row.required, status)
+        return Result(*fixed, worst.value, worst.tolerance, worst.unit, row.reason, worst.where)
+
+    def report(self, results: Sequence[Result]) -> ContractReport:
+        """Return all results together."""
+        potential = self.bench.potential
+        return ContractReport(
+            potential=potential.name,
+            identity=potential.identity,
+            results=tuple(results),
+            evaluations=self.evaluations,
+            seconds=self.seconds,
+            settings=self.bench.settings.model_dump(mode="json"),
+        )
+
+
+def nothing(row: Check, status: Status, where: str) -> Result:
+    """Return the result of a check without a number."""
     fixed = (row.name, row.meaning, row.required)
     return Result(*fixed, status, math.nan, math.nan, "", row.reason, where)

@@ -50,7 +50,7 @@ CURVATURE = 1e3
 BESIDE = 0.02
 """Å from a jump, where the noise is measured that it must exceed."""
 
-SUSPECTS = {"energy": 4, "force": 3}
+SUSPECTS = {"energy": 3, "force": 2}
 """Intervals of a path that are halved because of the energy, and of the force."""
 
 EXPLAINED = 1e-3
@@ -95,7 +95,7 @@ def jump_at(bench: Bench, path: Path, s: float, reference: System) -> Jump:
     rough = bench.floor(reference).roughness
     jump = _jump(bench, path, s, rough)
     if any(jump.stays):
-        here = bench.floor(path.at(s - BESIDE)).roughness
+        here = bench.floor(path.at(s - BESIDE), BESIDE).roughness
         if here[0] > rough[0] or here[1] > rough[1]:
             jump = _jump(bench, path, s, (max(here[0], rough[0]), max(here[1], rough[1])))
     return jump

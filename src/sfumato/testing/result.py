@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from sfumato.words import nearest, plain
 
-Status = Literal["passed", "failed", "not applicable"]
+Status = Literal["passed", "failed", "not applicable", "left out", "not checked"]
+"""`left out` by the settings; `not checked`: the process ended or time was up."""
 
 
 class NotApplicableError(Exception):
@@ -54,7 +55,7 @@ class Result:
         name: short, unique in a report.
         meaning: what it means, in one line.
         required: whether the contract is broken if it fails.
-        status: "passed", "failed" or "not applicable".
+        status: see `Status`.
         measured: the value that came closest to its tolerance, or exceeded it most; NaN if there is none.
         tolerance: for this value; NaN if there is none.
         unit: of both.
@@ -100,8 +101,8 @@ class ContractReport:
 
     @property
     def passed(self) -> bool:
-        """Whether no required check failed."""
-        return not self.broken
+        """Whether every required check was made, as far as it applies, and none failed."""
+        return not self.broken and not any(result.required for result in self.unchecked)
 
     @property
     def broken(self) -> tuple[Result, ...]:
@@ -109,8 +110,18 @@ class ContractReport:
         return tuple(result for result in self.results if result.breaks)
 
     @property
+    def unchecked(self) -> tuple[Result, ...]:
+        """The checks that could not be made: the process ended, or time was up."""
+        return tuple(result for result in self.results if result.status == "not checked")
+
+    @property
+    def left_out(self) -> tuple[Result, ...]:
+        """The required checks that the settings leave out."""
+        return tuple(r for r in self.results if r.required and r.status == "left out")
+
+    @property
     def not_applicable(self) -> tuple[Result, ...]:
-        """The required checks that were not made."""
+        """The required checks that make no sense for this potential."""
         return tuple(r for r in self.results if r.required and r.status == "not applicable")
 
     def __getitem__(self, name: str) -> Result:
@@ -121,7 +132,9 @@ class ContractReport:
         return found[name]
 
     def __str__(self) -> str:
-        lines = [f"{self.potential}: {'passed' if self.passed else 'FAILED'}"]
+        verdict = "passed" if self.passed else "FAILED" if self.broken else "NOT CHECKED"
+        lines = [f"{self.potential}: {verdict}"]
+        lines += [f"  {result.name}: not checked, {result.where}" for result in self.unchecked]
         for result in self.broken:
             numbers = f"{result.measured:.2g} > {result.tolerance:.2g} {result.unit}".rstrip()
             shown = "" if math.isnan(result.tolerance) else f" {numbers},"

@@ -18,7 +18,7 @@ NOISE_LIMITS = (1e-4, 1e-3)
 SHRINKS = 1e-3
 """Of the noise in single precision, what may be left in double; rounding itself shrinks 2e-9-fold."""
 
-COMPRESSED = np.linspace(0.30, 0.03, 30)
+COMPRESSED = np.linspace(0.30, 0.03, 20)
 """Å, distances of the compression scan."""
 
 FLAT_CELL = np.array([[3.0, 0, 0], [0, 3.0, 0], [3.0, 3.0, 0]])
@@ -57,11 +57,11 @@ def precisions(bench: Bench) -> Iterator[Measured]:
     """
     if len(bench.potential.abilities.dtypes) < 2:
         raise NotApplicableError(f"{bench.potential.name} offers one precision only")
-    single, double = Bench(bench.potential.to(dtype="float32"), bench.settings), bench.double
+    potential = bench.potential.to(dtype="float32")
+    single, double = Bench(potential, bench.settings, guard=bench.guard), bench.double
     base = bench.reference
     coarse, fine = single.floor(base), double.floor(base)
     low, high = single.point(base), double.point(base)
-    bench.evaluations += single.evaluations
     same = SYMMETRY["single"]
     agree = "float32 against float64"
     yield Measured(abs(low.energy - high.energy), same + MARGIN * coarse.energy, "eV", agree)

@@ -138,7 +138,7 @@ def cutoff(bench: Bench) -> Iterator[Measured]:
     """Atoms of a pair, or one of three atoms, pulled apart: no step where the graph loses an edge."""
     left_out: list[str] = []
     searched_any = False
-    for base, name in _few_atoms(bench.elements):
+    for base, name in list(_few_atoms(bench.elements))[: 2 if bench.few else None]:
         trip = _pulled(bench, base, name)
         try:
             found = list(search(bench, trip.path, trip.places, bench.reference))
@@ -162,7 +162,7 @@ def cutoff(bench: Bench) -> Iterator[Measured]:
 def _pulled(bench: Bench, base: System, name: str) -> Trip:
     """Return the path on which the last atom goes away along y, in equal ratios: close atoms are steep."""
     start = max(START, 1.1 * structures.bond(*base.numbers[-2:].tolist()))
-    grid = (np.arange(bench.settings.points) - 2) / (bench.settings.points - 5)  # two more at each end
+    grid = (np.arange(bench.count) - 2) / (bench.count - 5)  # two more at each end
     direction = np.zeros_like(base.positions)
     direction[-1, 1] = 1.0
     return Trip(name, Line(base, direction), start * (bench.settings.reach / start) ** grid, bench.reference)
@@ -186,5 +186,5 @@ def third_atom(bench: Bench) -> Iterator[Measured]:
     base = bench.structure("cluster")
     path, length = sliding(base, structures.fragments(base, bench.elements), bench.rng("slide"))
     atom = int(np.argmax(np.abs(path.direction).any(axis=1)))
-    places = np.linspace(0, length, 2 * bench.settings.points // 3)
+    places = np.linspace(0, length, 2 * bench.count // 3)
     yield from searched(bench, [Trip(f"atom {atom} moved", path, places, base)])

@@ -51,6 +51,9 @@ SHELL = 16
 CLUSTER = 42
 """Atoms of a cluster without hydrogen: a close-packed sphere, one place beside the middle empty."""
 
+LUMPED = 8
+"""Atoms of a lump: each of four elements twice, so that every pair of elements is there."""
+
 FRAGMENT = 0.76
 """Å, bond of a hydrogen molecule."""
 
@@ -74,6 +77,12 @@ def reordered(base: System, order: Ints) -> System:
     """Return a structure with its atoms in another order."""
     fixed = (base.cell, base.pbc, base.charge, base.multiplicity)
     return System(base.numbers[order], base.positions[order], *fixed)
+
+
+def charged(base: System, charge: int) -> System:
+    """Return a structure with another total charge, in its lowest spin state."""
+    spin = 1 + (int(base.numbers.sum()) - charge) % 2
+    return System(base.numbers, base.positions, base.cell, base.pbc, charge, spin)
 
 
 def apart(first: System, second: System, distance: float) -> System:
@@ -143,6 +152,66 @@ def fragments(base: System, elements: Sequence[int]) -> list[Ints]:
     parts = [np.arange(first, first + size) for first in range(core, len(base), size)]
     middle = base.positions.mean(axis=0)
     return sorted(parts, key=lambda part: float(np.linalg.norm(base.positions[part].mean(axis=0) - middle)))
+
+
+def distances(base: System) -> Floats:
+    """Return the distances in Å of all pairs of atoms."""
+    i, j = np.triu_indices(len(base), 1)
+    found: Floats = np.linalg.norm(base.positions[i] - base.positions[j], axis=1)
+    return found
+
+
+def lump(elements: Sequence[int], rng: np.random.Generator) -> System:
+    """Return eight atoms, each element twice where there are four, about a bond from each other."""
+    numbers = [elements[k % len(elements)] for k in range(LUMPED)]
+    size = 1.2 * max(bond(a, b) for a in elements for b in elements)
+    positions = np.zeros((1, 3))
+    while len(positions) < LUMPED:
+        place = rng.uniform(-size, size, 3)
+        bonds = bond_length(np.array(numbers[: len(positions)]), np.array(numbers[len(positions)]))
+        if (np.linalg.norm(positions - place, axis=1) > 1.15 * bonds).all():
+            positions = np.concatenate([positions, [place]])
+        else:
+            size *= 1.002  # until there is room
+    return system(numbers, positions)
+
+
+def triples(elements: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Return different elements of an angle: end, middle, end."""
+    first, second, third, last = (elements[k % len(elements)] for k in range(4))
+    return list(dict.fromkeys([(first, second, third), (first, last, first), (second, second, second)]))
+
+
+def chain(elements: Sequence[int]) -> System:
+    """Return four atoms, the ends of one element and the middle of another, with a torsion of 60°."""
+    end, middle = elements[0], elements[-1]
+    inner, outer = 1.05 * bond(middle, middle), 1.05 * bond(end, middle)
+    arm = outer * np.array([-0.3, 0.954, 0.0])
+    positions = [arm, [0, 0, 0], [inner, 0, 0], [inner - arm[0], 0.5 * arm[1], 0.866 * arm[1]]]
+    return system([end, middle, middle, end], np.array(positions, dtype=float))
+
+
+def four_neighbors(elements: Sequence[int]) -> tuple[System, Floats]:
+    """Return an atom with four neighbors and one more, the last, and the direction from which that comes."""
+    center, end = elements[1 % len(elements)], elements[0]
+    corners = np.array([[1, 1, 1], [1, -1, -1.05], [-1, 1.04, -1], [-1.02, -1, 1]]) / np.sqrt(3)
+    direction = np.array([0.62, 0.57, -0.54])  # through a face, a little beside its middle
+    direction /= np.linalg.norm(direction)
+    places = [np.zeros(3), *(1.03 * bond(center, end) * corners), 10 * direction]
+    return system([center, *[end] * 5], np.array(places)), direction
+
+
+def lines(elements: Sequence[int], rng: np.random.Generator) -> list[tuple[System, str]]:
+    """Return three atoms exactly in line, along an axis and askew, with their names; the second is a middle."""
+    from ase.data import chemical_symbols
+
+    found = []
+    askew = rotation(rng)[0]
+    for (a, b, c), arm in zip(triples(elements), (np.array([1.0, 0, 0]), askew, askew), strict=False):
+        near, far = 1.02 * bond(a, b), 1.07 * bond(b, c)
+        places = np.array([-near, 0.0, far])[:, None] * arm
+        found.append((system([a, b, c], places), "–".join(chemical_symbols[z] for z in (a, b, c))))
+    return found
 
 
 def crystal(elements: Sequence[int], rng: np.random.Generator) -> System:

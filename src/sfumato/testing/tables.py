@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from sfumato.testing import ContractReport, Result
 
 
+OTHER = {"not applicable": "n/a", "left out": "skip", "not checked": "????"}
+"""How a check is marked that neither passed nor failed."""
+
+
 def contract_table(report: ContractReport, reasons: bool = True) -> RenderableType:
     """Return what was checked, what was found against which tolerance, and why that tolerance.
 
@@ -33,11 +37,20 @@ def contract_table(report: ContractReport, reasons: bool = True) -> RenderableTy
 
 
 def verdict(report: ContractReport) -> Text:
-    """Return one line: whether the contract holds, and which required checks are broken or were not made."""
-    left = ", ".join(result.name for result in report.not_applicable)
-    rest = f"; not applicable: {left}" if left else ""
+    """Return one line: whether the contract holds, which required checks are broken, which were not made."""
+    rest = "".join(
+        f"; {what}: {', '.join(result.name for result in results)}"
+        for what, results in (
+            ("not applicable", report.not_applicable),
+            ("left out", report.left_out),
+            ("could not be checked", report.unchecked),
+        )
+        if results
+    )
     if report.passed:
         return Text(f"\n{report.potential} keeps the contract{rest}", style="bold green")
+    if not report.broken:
+        return Text(f"\n{report.potential}: nothing broken so far{rest}", style="bold yellow")
     names = ", ".join(result.name for result in report.broken)
     return Text(f"\n{report.potential} breaks the contract: {names}{rest}", style="bold red")
 
@@ -53,7 +66,8 @@ def _results(report: ContractReport) -> Table:
         table.add_row(_mark(result), Text(result.name), *_numbers(result), Text(result.where))
     table.caption = (
         "The measured value nearest to its tolerance, or farthest beyond it. 'note': not as it should be, "
-        "but reported only; 'n/a': makes no sense for this potential."
+        "but reported only; 'n/a': makes no sense for this potential; 'skip': left out by --quick; '????': could "
+        "not be checked."
     )
     return table
 
@@ -75,8 +89,8 @@ def _reasons(report: ContractReport) -> Table:
 def _mark(result: Result) -> Text:
     if result.status == "passed":
         return Text("pass", style="green")
-    if result.status == "not applicable":
-        return Text("n/a", style="dim")
+    if result.status in OTHER:
+        return Text(OTHER[result.status], style="dim")
     return Text("FAIL", style="bold red") if result.required else Text("note", style="yellow")
 
 
