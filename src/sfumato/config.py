@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,10 +15,17 @@ from sfumato.words import nearest
 SettingsType = TypeVar("SettingsType", bound=BaseModel)
 
 
-class Settings(BaseModel):
-    """Frozen; an unknown key is an error that names the nearest valid one, at any depth."""
+LARGEST = 1 << 20
+"""Bytes of a file of settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+MOST_VALUES = 100_000
+"""Values in a file of settings, each alias counted with all that it stands for."""
+
+
+class Settings(BaseModel):
+    """Frozen; numbers are finite; an unknown key, at any depth, is an error that names the nearest valid one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -40,7 +49,7 @@ def read_settings(kind: type[SettingsType], path: Path | None = None, **override
         ValueError: an unreadable file, an unknown key, or a value out of range; says which and where.
     """
     where = "settings" if path is None else str(path)
-    values = {} if path is None else _mapping(path)
+    values = {} if path is None else read_yaml(path)
     values |= {key: value for key, value in overrides.items() if value is not None}
     for key in values:
         if key not in kind.model_fields:
@@ -59,17 +68,80 @@ def explained(error: ValidationError) -> str:
         return f"{where}: is missing"
     what = first["msg"].removeprefix("Value error, ")
     what = what[:1].lower() + what[1:]
-    value = "" if isinstance(first["input"], Mapping) else f" = {first['input']!r}"
+    value = "" if isinstance(first["input"], Mapping) else f" = {_shown(first['input'])}"
     return f"{where}{value}: {what}" if where else what
 
 
-def _mapping(path: Path) -> dict[str, Any]:
+def _shown(value: Any) -> str:
+    """Return a value, of which there may be much, in some words."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 60, 60
+    return short.repr(value)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Return what a YAML file says: a mapping of words to values; empty where the file is.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: no such file, one that is not YAML or not a mapping, a key that is not a word or stated
+            twice, or more values than any settings have; names the file.
+    """
     import yaml
 
+    path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        if path.is_file() and path.stat().st_size > LARGEST:
+            raise ValueError(f"{path}: settings have at most {LARGEST} bytes")
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        try:
+            node = loader.get_single_node()
+            _require_sound(node, {})
+            values = {} if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except (OSError, UnicodeError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read as YAML: {error}") from None
-    if values is not None and not isinstance(values, dict):
-        raise ValueError(f"{path}: expected key: value lines, found a {type(values).__name__}")
-    return values or {}
+    except ValueError as error:
+        raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected key: value lines, got a {type(values).__name__}")
+    for key in values:
+        if not isinstance(key, str):
+            raise ValueError(f"{path}: the key {_shown(key)} is not a word")
+    return values
+
+
+def _require_sound(node: Any, sizes: dict[int, int]) -> int:
+    """Return how many values a YAML node stands for, aliases resolved; refuse too many, cycles, double keys.
+
+    Args:
+        node: of PyYAML, or None.
+        sizes: those of the nodes seen, by id; 0 while a node is being counted.
+    """
+    import yaml
+
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) in sizes:
+        if sizes[id(node)] == 0:
+            raise ValueError("an alias stands for a group that it is part of")
+        return sizes[id(node)]
+    sizes[id(node)] = 0
+    where = f"line {node.start_mark.line + 1}"
+    if isinstance(node, yaml.MappingNode):
+        words = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if words and (most := words.most_common(1)[0])[1] > 1:
+            raise ValueError(f"{where}: the key {most[0][1]!r} is stated twice")
+        inside = [part for pair in node.value for part in pair]
+    else:
+        inside = node.value
+    size = 1 + sum(_require_sound(part, sizes) for part in inside)
+    if size > MOST_VALUES:
+        raise ValueError(f"{where}: more than {MOST_VALUES} values, aliases resolved")
+    sizes[id(node)] = size
+    return size
