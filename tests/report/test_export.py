@@ -9,7 +9,7 @@ from plotly.graph_objects import Figure
 
 from sfumato.report import export
 from sfumato.report.export import csv_text, latex_text, markdown_text, write_figures
-from sfumato.report.figures import blank_figure
+from sfumato.report.figures import FRAME, blank_figure
 
 
 def test_words_that_a_spreadsheet_would_execute_are_words():
@@ -37,6 +37,7 @@ def test_latex_and_markdown_show_any_name():
 def figure():
     made = blank_figure("Energies ü Å < &lt;", 300)
     made.add_scatter(x=[1, 2], y=[3, 4], name="</script><b>")
+    made.add_shape(type="line", name=FRAME, x0=1, x1=1, y0=3, y1=4, line={"color": "#010203"})
     return made
 
 
@@ -50,6 +51,7 @@ def test_figures_become_files_of_three_kinds(tmp_path):
     assert svg.startswith(b"<svg")
     assert "Energies ü Å".encode() in svg
     assert b"<script" not in svg
+    assert b"rgb(1, 2, 3)" not in svg  # the line that a slider moves is of no use on paper
     assert pdf.startswith(b"%PDF")
     assert pdf.count(b"/Type /Page\n") == 1
     assert png.startswith(b"\x89PNG")

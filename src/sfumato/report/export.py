@@ -5,17 +5,22 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from sfumato.files import write_bytes
+from sfumato.report.figures import FRAME
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -26,8 +31,11 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 WIDTH = 760
 """px of a figure in a file."""
 
-SECONDS = 180
+SECONDS = 300
 """After which a browser is given up."""
+
+PRINTERS = 2
+"""Browsers that print at the same time."""
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -96,19 +104,27 @@ def write_figures(figures: Sequence[tuple[str, Figure]], folder: str | Path) -> 
             "figures are drawn by a browser without a window, and none is on PATH: install Chromium "
             "(`apt install chromium`, `brew install --cask chromium`) or Google Chrome"
         )
+    named = _named(figures)
+    drawings = _drawn(browser, list(named.values()))
+    # A browser prints one file per start, and mostly waits for itself.
+    with ThreadPoolExecutor(PRINTERS) as pool:
+        printed = list(pool.map(lambda drawing: _printed(browser, drawing), drawings))
     written = []
-    for name, figure in _named(figures).items():
-        svg, png, height = _drawn(browser, figure)
-        files = {
-            "svg": svg.encode(),
-            "pdf": _printed(browser, svg, height),
-            "png": base64.b64decode(png.partition(",")[2]),
-        }
-        for ending, content in files.items():
+    for name, drawing, pdf in zip(named, drawings, printed, strict=True):
+        for ending, content in (("svg", drawing.svg.encode()), ("pdf", pdf), ("png", drawing.png)):
             path = Path(folder) / f"{name}.{ending}"
             write_bytes(path, content)
             written.append(path)
     return written
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as a browser has drawn it: as text, as a picture, and its height in px."""
+
+    svg: str
+    png: bytes
+    height: int
 
 
 def _named(figures: Iterable[tuple[str, Figure]]) -> Mapping[str, Figure]:
@@ -123,51 +139,57 @@ def _named(figures: Iterable[tuple[str, Figure]]) -> Mapping[str, Figure]:
 
 
 DRAW = """<!doctype html><meta charset="utf-8"><script>{plotly}</script><div id="plot"></div>
-<script type="application/json" id="figure">{figure}</script><script>
-const {{data, layout}} = JSON.parse(document.getElementById('figure').textContent);
-const size = {{width: {width}, height: {height}}}, plot = document.getElementById('plot');
-const out = kind => Plotly.toImage(plot, {{format: kind, scale: kind === 'png' ? 3 : 1, ...size}});
-Plotly.newPlot(plot, data, {{...layout, ...size}}, {{staticPlot: true}}).then(async () => {{
-  for (const kind of ['svg', 'png']) {{
-    const text = document.createElement('pre');
-    text.id = kind;
-    text.textContent = await out(kind);
-    document.body.append(text);
+<script type="application/json" id="figures">{figures}</script><script>
+(async () => {{
+  const plot = document.getElementById('plot');
+  for (const {{data, layout}} of JSON.parse(document.getElementById('figures').textContent)) {{
+    await Plotly.newPlot(plot, data, layout, {{staticPlot: true}});
+    for (const format of ['svg', 'png']) {{
+      const {{width, height}} = layout, scale = format === 'png' ? 3 : 1;
+      const text = document.createElement('pre');
+      text.className = 'drawn';
+      text.textContent = await Plotly.toImage(plot, {{format, width, height, scale}});
+      document.body.append(text);
+    }}
   }}
-}});
+}})();
 </script>"""
 
 
-def _drawn(browser: str, figure: Figure) -> tuple[str, str, int]:
-    """Return SVG, PNG as an address with data, and the height in px."""
-    from urllib.parse import unquote
-
+def _drawn(browser: str, figures: Sequence[Figure]) -> list[Drawing]:
+    """Draw figures in one browser, without the line that a slider would move."""
     from plotly.offline import get_plotlyjs
 
-    height = int(figure.layout.height or 450)
-    text = DRAW.format(
-        plotly=get_plotlyjs(),
-        figure=figure.to_json().replace("<", "\\u003c"),
-        width=WIDTH,
-        height=height,
-    )
+    contents, heights = [], []
+    for figure in figures:
+        content = json.loads(figure.to_json())
+        layout = content["layout"]
+        heights.append(int(layout.get("height") or 450))
+        shapes = [shape for shape in layout.get("shapes", ()) if shape.get("name") != FRAME]
+        content["layout"] = layout | {"width": WIDTH, "height": heights[-1], "shapes": shapes}
+        contents.append(content)
+    text = DRAW.format(plotly=get_plotlyjs(), figures=json.dumps(contents).replace("<", "\\u003c"))
     with tempfile.TemporaryDirectory(prefix="sfumato-figure-") as folder:
-        page = Path(folder) / "figure.html"
+        page = Path(folder) / "figures.html"
         page.write_text(text, encoding="utf-8")
-        dom = _run(browser, folder, "--virtual-time-budget=20000", "--dump-dom", page.as_uri())
-    found = {k: re.search(rf'<pre id="{k}">(.*?)</pre>', dom, re.DOTALL) for k in ("svg", "png")}
-    if not all(found.values()):
-        raise ValueError(f"{browser} did not draw a figure: {dom[-300:]!r}")
-    svg, png = (unescape(match[1]) for match in found.values() if match)
-    return unquote(svg.partition(",")[2]), png, height
+        budget = 10_000 * (1 + len(figures))
+        dom = _run(browser, folder, f"--virtual-time-budget={budget}", "--dump-dom", page.as_uri())
+    found = [unescape(text) for text in re.findall(r'<pre class="drawn">(.*?)</pre>', dom, re.DOTALL)]
+    if len(found) != 2 * len(figures):
+        raise ValueError(f"{browser} drew {len(found) // 2} of {len(figures)} figures")
+    return [
+        Drawing(unquote(svg.partition(",")[2]), base64.b64decode(png.partition(",")[2]), height)
+        for svg, png, height in zip(found[::2], found[1::2], heights, strict=True)
+    ]
 
 
-def _printed(browser: str, svg: str, height: int) -> bytes:
+def _printed(browser: str, drawing: Drawing) -> bytes:
     """Return a drawing as a PDF of one page."""
-    style = f"@page {{ size: {WIDTH}px {height}px; margin: 0 }} body {{ margin: 0 }} svg {{ display: block }}"
+    size = f"size: {WIDTH}px {drawing.height}px"
+    style = f"@page {{ {size}; margin: 0 }} body {{ margin: 0 }} svg {{ display: block }}"
     with tempfile.TemporaryDirectory(prefix="sfumato-figure-") as folder:
         page, pdf = Path(folder) / "figure.html", Path(folder) / "figure.pdf"
-        text = f'<!doctype html><meta charset="utf-8"><style>{style}</style>{svg}'
+        text = f'<!doctype html><meta charset="utf-8"><style>{style}</style>{drawing.svg}'
         page.write_text(text, encoding="utf-8")
         _run(browser, folder, "--no-pdf-header-footer", f"--print-to-pdf={pdf}", page.as_uri())
         if not pdf.is_file():

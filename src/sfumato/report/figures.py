@@ -31,6 +31,9 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x")
 
+FRAME = "frame"
+"""The name of a line in a figure that the slider of a molecule moves."""
+
 DARK = {
     INK: "#E4E4E4",
     GRAY: "#8E8E8E",

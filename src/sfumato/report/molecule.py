@@ -109,7 +109,7 @@ def _straight(scan: Scan) -> bool:
 def viewer(scans: Mapping[str, Drawn], select: str) -> str:
     """Return the drawing that follows a selector.
 
-    Its slider also moves the shape called "frame" of the figure that the selector shows.
+    Its slider also moves the shape called `figures.FRAME` of the figure that the selector shows.
 
     Args:
         scans: by the selector's option values.

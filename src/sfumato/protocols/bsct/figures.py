@@ -28,6 +28,7 @@ from sfumato.protocols.bsct.tables import (
 from sfumato.report.figures import (
     BLUE,
     FAINT,
+    FRAME,
     GRAY,
     INK,
     PAPER,
@@ -277,7 +278,7 @@ def scan_figure(run: Run, name: str) -> Figure:
     figure.add_vline(x=float(b[m]), line={"color": GRAY, "width": 1, "dash": "dot"})
     place = {"x0": float(b[m]), "x1": float(b[m]), "xref": "x", "y0": 0, "y1": 1, "yref": "paper"}
     bar = {"color": GRAY, "width": 5}
-    figure.add_shape(type="line", name="frame", line=bar, opacity=0.35, layer="below", **place)
+    figure.add_shape(type="line", name=FRAME, line=bar, opacity=0.35, layer="below", **place)
     dress(figure, escaped(name), 900)
     _scan_axes(figure, scan, min((settings_of(run, each).floor for each in run.models), default=1.0))
     _mark_peaks(figure, peaks)
