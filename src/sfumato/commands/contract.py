@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
+from sfumato.commands.options import Flat
 from sfumato.commands.screen import DONE, PARTIAL, say
 
 if TYPE_CHECKING:
@@ -57,11 +58,26 @@ class CheckOptions:
     json: Path | None = None
 
 
-def check(model: str, options: CheckOptions) -> int:
-    """Run a potential through the contract; print what passed and failed."""
+CHECKING = CheckOptions()
+
+
+def register(app: App) -> None:
+    """Add the command."""
+    app.command(check)
+
+
+def check(
+    model: Annotated[str, Parameter(help="A name, file.py:factory, or mindscaip:nano; see `sfumato list`.")],
+    *,
+    options: Annotated[CheckOptions, Flat] = CHECKING,
+) -> int:
+    """Run a potential through the contract: symmetries, derivatives, smoothness.
+
+    Exit 0 if it holds, 1 if it is broken, 3 if it could not be checked to the end.
+    """
     from sfumato.config import read_settings
-    from sfumato.execution.folder import write_json
     from sfumato.execution.runner import stop_signals
+    from sfumato.files import write_json
     from sfumato.potentials.specs import ModelSpec
     from sfumato.testing import Settings
     from sfumato.testing.apart import check_apart
@@ -74,9 +90,7 @@ def check(model: str, options: CheckOptions) -> int:
     own = _own(options.structures)
     spec = ModelSpec(model, options.device, options.dtype)
     with stop_signals(), _shown(model) as watch:
-        report = check_apart(
-            spec, settings=settings, structures=own, budget=options.budget, watch=watch
-        )
+        report = check_apart(spec, settings=settings, structures=own, budget=options.budget, watch=watch)
     say(contract_table(report, reasons=options.explain))
     if options.json:
         write_json(options.json, report.as_json())

@@ -53,7 +53,7 @@ class ContractJob:
     budget: float | None
     pulse: Path
 
-    def build(self) -> Callable[[str], ContractReport]:
+    def build(self, device: str = "") -> Callable[[str], ContractReport]:
         """Return the function that makes a check, given its name, and reports it alone."""
         table = {row.name: row for row in rows(self.settings, len(self.own))}
         contracts: list[Contract] = []
