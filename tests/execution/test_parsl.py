@@ -14,12 +14,14 @@ import pytest
 
 from sfumato.campaigns.campaign import label
 from sfumato.execution.parsl import ParslSettings, load_config
-from sfumato.execution.pool import GIB, PoolSettings
+from sfumato.execution.pool import PoolSettings
 from sfumato.execution.records import Header, RecordFile, ok
 from sfumato.execution.runner import Item, each, run
+from sfumato.execution.worker import GIB
 from sfumato.potentials.engines import TBLite
 from tests import ROOT
 from tests.campaigns.test_kills import MARK, Campaign, processes, water
+from tests.execution.test_pool import hostile_folder
 
 CONFIG = """
 from parsl.config import Config
@@ -120,6 +122,30 @@ def test_pilots_keep_the_limits_of_a_local_pool_and_leave_nothing_behind(config,
 
 
 @dataclass(frozen=True)
+class Tells:
+    """Returns its device and what the variable says that keeps a folder out of Python's path."""
+
+    def build(self, device):
+        return lambda task: (device, os.environ.get("PYTHONSAFEPATH"))
+
+
+def test_nothing_is_imported_from_the_working_folder(config, tmp_path, monkeypatch):
+    folder = hostile_folder(tmp_path / "work")
+    monkeypatch.chdir(folder)
+    settings = ParslSettings(config, PoolSettings(devices=("cpu",)))
+    assert sorted(settings.map(Tells(), [1, 2], tmp_path / "logs")) == [
+        (1, ("cpu", None)),
+        (2, ("cpu", None)),
+    ]
+    assert not (folder / "EXECUTED").exists()
+
+
+def test_which_of_several_devices_a_worker_sees_is_the_affair_of_parsl(config):
+    with pytest.raises(ValueError, match=r"devices cuda:0, cuda:1: name one; .*available_accelerators"):
+        ParslSettings(config, PoolSettings(devices=("cuda:0", "cuda:1")))
+
+
+@dataclass(frozen=True)
 class Unbuildable:
     def build(self, device):
         raise ValueError("no such model")
@@ -176,6 +202,18 @@ def test_a_killed_driver_takes_its_pilots_along_and_can_be_started_again(config,
         campaign.finish()
         assert finished <= set(campaign.records)
         campaign.compare(tmp_path)
+
+
+@pytest.mark.slow
+def test_pilots_with_parsls_own_heartbeats_outlive_a_killed_driver_by_half_a_minute(config, tmp_path):
+    beats = "                heartbeat_period=1,\n                heartbeat_threshold=4,\n"
+    config.write_text(CONFIG.replace(beats, ""))
+    with Campaign(tmp_path, str(config), count=40) as campaign:
+        process = campaign.start()
+        campaign.wait_for(1)
+        process.kill()
+        campaign.end(process)
+        assert left_over(tmp_path, seconds=60) == {}
 
 
 @pytest.mark.slow
