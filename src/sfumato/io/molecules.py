@@ -24,6 +24,15 @@ SDF_SUFFIXES = (".sdf", ".sd", ".mol")
 
 FORCE_FIELD_STEPS = 2000
 
+MOST_ATOMS = 200
+"""Of a molecule that needs a conformer; the time for one grows with the cube."""
+
+LONGEST_SMILES = 4000
+"""Letters; a mapped SMILES of 200 atoms has fewer."""
+
+CONFORMER_SECONDS = 60
+"""After which the search for a conformer is given up."""
+
 
 @dataclass(frozen=True, eq=False)
 class Molecule:
@@ -179,6 +188,10 @@ def _sanitized(chem: Any, graph: Any) -> Any:
 
 def _graph(chem: Any, smiles: str) -> Any:
     """Parse a SMILES without its map numbers; explicit hydrogens that are atoms of their own are merged."""
+    if len(smiles) > LONGEST_SMILES:
+        raise MoleculeError(
+            f"a SMILES of {len(smiles)} letters is too long for a conformer; give coordinates"
+        )
     graph = chem.MolFromSmiles(smiles, sanitize=False)
     if graph is None:
         raise MoleculeError(f"{smiles!r} is not a SMILES")
@@ -264,11 +277,18 @@ def _embedded(chem: Any, graph: Any, count: int, seed: int) -> list[Any]:
 
     if not 0 <= seed < 2**31 - 1:
         raise ValueError(f"seed: must lie in 0…2³¹−2, got {seed}")
+    if graph.GetNumAtoms() > MOST_ATOMS:
+        raise MoleculeError(
+            f"{graph.GetNumAtoms()} atoms are too many for a conformer (at most {MOST_ATOMS}); give "
+            "coordinates (SDF, xyz)"
+        )
     pieces = len(chem.GetMolFrags(graph))
     if pieces > 1:
         raise MoleculeError(f"it holds {pieces} separate molecules; give each on its own")
     parameters: Any = rdDistGeom.ETKDGv3()
     parameters.randomSeed = seed + 1  # RDKit multiplies it by the conformer's number: 0 makes all alike
+    if hasattr(parameters, "timeout"):
+        parameters.timeout = CONFORMER_SECONDS
     try:
         ids = list(rdDistGeom.EmbedMultipleConfs(graph, count, parameters))
         if not ids:
