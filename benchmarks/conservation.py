@@ -24,9 +24,10 @@ from ase.build import bulk, molecule
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 
 from sfumato.io import from_ase
-from sfumato.models.mindscaip.config import preset
-from sfumato.models.mindscaip.network import MinDScAIP, predict
-from sfumato.potentials.network import MinDScAIPPotential
+from sfumato.models.families import preset
+from sfumato.models.mindscaip.network import MinDScAIP
+from sfumato.models.network import predict
+from sfumato.potentials.network import NetworkPotential
 from sfumato.systems import Batch
 
 K = 3
@@ -47,7 +48,7 @@ def structures(kelvin: float) -> dict[str, Atoms]:
     return found
 
 
-def potential(rank: str, directional: str, layers: int, force: float) -> MinDScAIPPotential:
+def potential(rank: str, directional: str, layers: int, force: float) -> NetworkPotential:
     """Return random weights, the same for all ranks, with forces of a given size (eV/Å) in the molecule."""
     config = preset("nano", directional=directional, layers=layers, zbl=True, elements=(14, 17, 31, 33))
     made = []
@@ -62,10 +63,10 @@ def potential(rank: str, directional: str, layers: int, force: float) -> MinDScA
     found = predict(made[0], Batch.of([from_ase(molecule("SiCl4"))])).forces
     assert found is not None
     made[1].scale.fill_(force / math.sqrt(float(found.square().mean())))
-    return MinDScAIPPotential(made[1], dtype="float64")
+    return NetworkPotential(made[1], dtype="float64")
 
 
-def totals(potential: MinDScAIPPotential, starts: list[Atoms], step: float, picoseconds: float) -> np.ndarray:
+def totals(potential: NetworkPotential, starts: list[Atoms], step: float, picoseconds: float) -> np.ndarray:
     """Return (steps, systems) total energies in eV along velocity Verlet with a step in fs."""
     batch = Batch.of([from_ase(atoms) for atoms in starts])
     mass = np.concatenate([atoms.get_masses() for atoms in starts])[:, None]

@@ -73,11 +73,12 @@ def of_mindscaip(preset: str, args: argparse.Namespace, crystal: Any) -> tuple[E
     from sfumato import Batch
     from sfumato.io import from_ase
     from sfumato.models.mindscaip import config
-    from sfumato.models.mindscaip.network import MinDScAIP, prepare
-    from sfumato.potentials.network import MinDScAIPPotential
+    from sfumato.models.mindscaip.network import MinDScAIP
+from sfumato.models.network import prepare
+    from sfumato.potentials.network import NetworkPotential
 
     made = config.preset(preset, **({"directional": args.directional} if args.directional else {}))
-    potential = MinDScAIPPotential(MinDScAIP(made), device=args.device)
+    potential = NetworkPotential(MinDScAIP(made), device=args.device)
     flops = needed(potential.model, prepare(potential.model, Batch.of([from_ase(crystal)])).topology)
 
     def evaluate(atoms: Any) -> Any:

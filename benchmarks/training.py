@@ -32,7 +32,8 @@ from sfumato.datasets.loader import Loader
 from sfumato.datasets.named import frames_path
 from sfumato.graph.layout import index_stage
 from sfumato.models.mindscaip.config import PRESETS
-from sfumato.models.mindscaip.network import MinDScAIP, Output
+from sfumato.models.mindscaip.network import MinDScAIP
+from sfumato.models.network import Output
 from sfumato.training.batches import Batches, as_sample
 from sfumato.training.gradients import backward, total
 from sfumato.training.launch import keep_memory

@@ -5,7 +5,8 @@ import torch
 
 from sfumato.graph.settings import GraphSettings
 from sfumato.models.mindscaip.config import MinDScAIPConfig
-from sfumato.models.mindscaip.network import MinDScAIP, predict
+from sfumato.models.mindscaip.network import MinDScAIP
+from sfumato.models.network import predict
 from sfumato.systems import Batch, System
 
 GRAPH = GraphSettings(k=5, cutoff=4.0)

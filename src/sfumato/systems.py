@@ -311,7 +311,8 @@ class Prediction:
             rows = batch.index[bad] if what == "forces" else np.flatnonzero(bad)
             for k in np.unique(rows).tolist():
                 if k not in self.failures:
-                    failures[k] = Failure(f"the predicted {what} is not finite")
+                    reason = f"the predicted {what} is not finite"
+                    failures[k] = Failure(reason, ValueError(f"structure {k}: {reason}"))
         if not failures:
             return self
         lost = np.isin(np.arange(len(batch)), list(failures))

@@ -200,7 +200,7 @@ def test_an_atom_that_is_nowhere_is_named(bad):
         charge=[0],
         multiplicity=[1],
     )
-    with pytest.raises(ValueError, match="atom 1 of the batch"):
+    with pytest.raises(ValueError, match="structure 0: atom 1 is at"):
         neighbor_pairs(batch, 5.0)
 
 

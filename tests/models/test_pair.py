@@ -7,7 +7,8 @@ from sfumato.datasets import named as datasets
 from sfumato.graph.neighbors import neighbor_pairs
 from sfumato.models.pair import PAIRS, ZBL, LennardJones, Morse, PairPotential, bond_length, switch
 from sfumato.protocols.bsct import analysis as bsct
-from sfumato.protocols.run import run_bsct
+from sfumato.protocols.bsct.settings import Settings
+from sfumato.protocols.run import run
 from sfumato.systems import Batch, System
 from tests.tiny_models import crystal, molecule, moved
 
@@ -230,10 +231,10 @@ def residuals(tmp_path_factory):
     data = datasets.load("bsct-mini")
     found = {}
     for refine in (1, 4):
-        settings = bsct.Settings(refine=refine)
-        run = run_bsct(list(PAIRS.values()), data, out=folder, settings=settings)
-        assert run.complete
-        for name, model in run.models.items():
+        settings = Settings(refine=refine)
+        measured = run("bsct", list(PAIRS.values()), data, out=folder, settings=settings)
+        assert measured.complete
+        for name, model in measured.models.items():
             for side in ("full", "stretch"):
                 metric = f"{bsct.residual_name(settings)}_{side}"
                 found[name, refine, side] = model.estimates[metric].mean

@@ -7,7 +7,7 @@ from ase.data import atomic_numbers
 
 from sfumato.graph.settings import GraphSettings
 from sfumato.models import pair
-from sfumato.models.mindscaip.network import evaluate, prepare
+from sfumato.models.network import evaluate, prepare
 from sfumato.models.readout import ZBL, ZBL_REACH
 from sfumato.systems import Batch, System
 from tests.tiny_models import DIRECTIONAL, crystal, energy, model, molecule, moved, said

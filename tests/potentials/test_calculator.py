@@ -7,15 +7,13 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.md.verlet import VelocityVerlet
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sfumato.graph import GraphSettings
+from sfumato.graph.verlet import Neighbors
 from sfumato.io import from_ase
 from sfumato.models.mindscaip.config import MinDScAIPConfig
 from sfumato.models.mindscaip.network import MinDScAIP
-from sfumato.potentials.calculator import Neighbors
-from sfumato.potentials.network import MinDScAIPPotential
+from sfumato.potentials.network import NetworkPotential
 from sfumato.systems import Batch
 
 WATER = Atoms("OHH", [[0, 0, 0], [0, 0.76, 0.59], [0, -0.76, 0.59]])
@@ -28,7 +26,7 @@ def potential(dtype="float64", rank="compact"):
     )
     model = MinDScAIP(config, torch.Generator().manual_seed(5))
     model.scale.fill_(50.0)
-    return MinDScAIPPotential(model, "tiny", dtype=dtype)
+    return NetworkPotential(model, "tiny", dtype=dtype)
 
 
 POTENTIAL = potential()
@@ -42,7 +40,7 @@ def crystal(seed=0, times=2):
 
 def with_calculator(atoms, skin, dtype="float64"):
     atoms = atoms.copy()
-    atoms.calc = (POTENTIAL if dtype == "float64" else POTENTIAL.with_dtype(dtype)).calculator(skin=skin)
+    atoms.calc = (POTENTIAL if dtype == "float64" else POTENTIAL.to(dtype=dtype)).calculator(skin=skin)
     return atoms
 
 
@@ -84,7 +82,7 @@ def test_molecules_and_slabs_have_no_stress():
     for atoms in (with_calculator(WATER, 0.5), with_calculator(crystal(), 0.5)):
         atoms.pbc = [True, True, False] if atoms.cell.any() else False
         agree(atoms)
-        with pytest.raises(PropertyNotImplementedError, match="tiny gives stress of structures periodic in"):
+        with pytest.raises(PropertyNotImplementedError, match="tiny gives no stress for this structure"):
             atoms.get_stress()
 
 
@@ -105,12 +103,12 @@ def test_along_a_trajectory_results_do_not_depend_on_the_skin(start, skin):
     atoms = with_calculator(start, skin)
     rng = np.random.default_rng(0)
     velocity = rng.normal(size=(len(atoms), 3))
-    steps = 60
+    steps = 24
     for _ in range(steps):
         velocity = 0.9 * velocity + 0.4 * rng.normal(size=velocity.shape)
         atoms.positions += 0.02 * velocity
         agree(atoms)
-    searches = atoms.calc.neighbors.searches
+    searches = atoms.calc.session.neighbors.searches
     assert searches == steps if skin == 0 else 1 < searches < steps / 2
 
 
@@ -120,28 +118,33 @@ def test_a_simulation_takes_the_same_path_with_and_without_a_skin(dtype, toleran
     for skin in (0.0, 0.5):
         atoms = with_calculator(crystal(), skin, dtype)
         atoms.set_momenta(np.random.default_rng(1).normal(size=(len(atoms), 3)))
-        VelocityVerlet(atoms, 2 * units.fs).run(50)
+        VelocityVerlet(atoms, 2 * units.fs).run(30)
         paths.append(atoms.positions)
-        searches = atoms.calc.neighbors.searches
-    assert np.abs(paths[0] - crystal().positions).max() > 0.3
+        searches = atoms.calc.session.neighbors.searches
+    assert np.abs(paths[0] - crystal().positions).max() > 0.2
     np.testing.assert_allclose(paths[1], paths[0], rtol=0, atol=tolerance)
     assert searches < 20
 
 
 def test_a_structure_that_changes_is_searched_anew():
     atoms = with_calculator(crystal(), 0.6)
-    neighbors = atoms.calc.neighbors
+    seen = []
 
     def searched(change):
-        before = neighbors.searches
+        """A change of what a session cannot change begins another one."""
         change()
         agree(atoms)
-        return neighbors.searches - before
+        session = atoms.calc.session
+        before = seen[-1][1] if seen and seen[-1][0] is session else 0
+        seen.append((session, session.neighbors.searches))
+        return session.neighbors.searches - before
 
     assert searched(lambda: None) == 1
     assert searched(lambda: atoms.positions.__iadd__([0.1, 0, 0])) == 0
-    assert searched(lambda: atoms.numbers.__setitem__(0, 8)) == 0
-    assert searched(lambda: atoms.positions.__setitem__((3, 0), atoms.positions[3, 0] + 0.21)) == 1
+    assert searched(lambda: atoms.positions.__iadd__([0.1, 0, 0])) == 0
+    assert searched(lambda: atoms.positions.__iadd__([0.11, 0, 0])) == 1
+    assert searched(lambda: atoms.numbers.__setitem__(0, 8)) == 1
+    assert searched(lambda: atoms.positions.__setitem__((3, 0), atoms.positions[3, 0] + 0.31)) == 1
     assert searched(lambda: atoms.set_cell(atoms.cell * 1.01)) == 1
     assert searched(lambda: atoms.set_pbc([True, True, False])) == 1
     assert searched(lambda: atoms.append("H")) == 1
@@ -156,34 +159,6 @@ def test_pairs_that_are_kept_for_too_long_would_be_seen(monkeypatch):
     atoms.positions[0] += atoms.cell[0]  # the same crystal
     with pytest.raises(AssertionError):
         agree(atoms)
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    seed=st.integers(0, 10**6),
-    skin=st.floats(0.05, 1.5),
-    rank=st.sampled_from(["compact", "sigmoid", "hard"]),
-    periodic=st.booleans(),
-)
-def test_moves_within_half_the_skin_never_lose_an_edge(seed, skin, rank, periodic):
-    rng = np.random.default_rng(seed)
-    chosen = GraphSettings(k=4, cutoff=3.0, rank=rank)
-    n, side = 12, 4.0
-    start = torch.from_numpy(rng.uniform(0, side, (n, 3)))
-    cell = (torch.eye(3) * side * periodic).double()[None]
-    rest = (torch.full((1, 3), periodic), torch.ones(n, dtype=torch.long), torch.zeros(n, dtype=torch.long))
-    kept, new = Neighbors(chosen, skin), Neighbors(chosen, 0.0)
-    kept.topology(start, cell, *rest)
-    direction = rng.normal(size=(n, 3))
-    moved = start + torch.from_numpy(direction / np.linalg.norm(direction, axis=1)[:, None]) * skin * 0.4999
-    found, expected = kept.topology(moved, cell, *rest), new.topology(moved, cell, *rest)
-    assert kept.searches == 1
-    assert edges(found) == edges(expected)
-
-
-def edges(topology):
-    rows = torch.cat([topology.source[:, None], topology.target[:, None], topology.shift], dim=1)
-    return sorted(map(tuple, rows.tolist()))
 
 
 # --- bad input
@@ -208,21 +183,7 @@ def test_nonsense_in_the_middle_of_a_simulation_is_refused():
         atoms.get_potential_energy()
 
 
-def test_positions_that_are_no_numbers_do_not_pass_as_unmoved():
-    neighbors = Neighbors(GraphSettings(k=4, cutoff=3.0), 1.0)
-    positions = torch.tensor(WATER.positions)
-    rest = (
-        torch.zeros(1, 3, 3).double(),
-        torch.zeros(1, 3, dtype=torch.bool),
-        torch.tensor([8, 1, 1]),
-        torch.zeros(3, dtype=torch.long),
-    )
-    neighbors.topology(positions, *rest)
-    with pytest.raises(ValueError, match="must be finite"):
-        neighbors.topology(positions * np.nan, *rest)
-
-
 @pytest.mark.parametrize("skin", [-0.1, np.nan, np.inf])
 def test_a_skin_is_a_length(skin):
     with pytest.raises(ValueError, match="skin: expected a length in Å, 0 or more, got"):
-        POTENTIAL.calculator(skin=skin)
+        with_calculator(WATER, skin).get_potential_energy()

@@ -1,4 +1,4 @@
-"""A MinDScAIP model as a potential: the same numbers in any company, memory, precision; bad input; specs."""
+"""A network as a potential: the same numbers in any company, memory, precision; bad input; specs."""
 
 import copy
 import dataclasses
@@ -16,10 +16,12 @@ from sfumato.io import to_ase
 from sfumato.models.checkpoint import save
 from sfumato.models.harmonics import legendre_slope
 from sfumato.models.mindscaip.config import MinDScAIPConfig
-from sfumato.models.mindscaip.network import MinDScAIP, predict, prepare
+from sfumato.models.mindscaip.network import MinDScAIP
+from sfumato.models.network import predict, prepare
 from sfumato.potentials import network as module
 from sfumato.potentials import specs
-from sfumato.potentials.network import MinDScAIPPotential, is_out_of_memory, pack, untrained
+from sfumato.potentials.memory import is_out_of_memory, pack
+from sfumato.potentials.network import NetworkPotential, untrained
 from sfumato.potentials.potential import MissingElementError, Potential
 from sfumato.potentials.specs import describe, resolve
 from sfumato.systems import Batch, System
@@ -50,7 +52,7 @@ def network(dtype=torch.float64, seed=3, scale=20.0, **changes):
 
 
 def potential(dtype="float64", model=None, **settings):
-    return MinDScAIPPotential(model or network(), "tiny", dtype=dtype, **settings)
+    return NetworkPotential(model or network(), "tiny", dtype=dtype, **settings)
 
 
 def same(found, expected, tolerance):
@@ -181,10 +183,12 @@ def test_parts_are_as_long_as_the_limit_allows(sizes, limit):
 
 def test_a_batch_is_evaluated_in_parts_by_the_number_of_its_edges(evaluated):
     seen, _ = evaluated
-    whole = potential().predict(Batch.of(MANY))
+    one = potential()
+    whole = one.predict(Batch.of(MANY))
     assert [systems for systems, _ in seen] == [len(MANY)]
     total = seen.pop()[1]
-    same(potential(most_edges=total // 3).predict(Batch.of(MANY)), whole, 1e-10)
+    limit = 8 * one.network.numbers_per_edge * total // 3
+    same(potential(memory_limit=limit).predict(Batch.of(MANY)), whole, 1e-10)
     assert len(seen) >= 3
     assert sum(edges for _, edges in seen) == total
     assert all(edges <= total // 3 or systems == 1 for systems, edges in seen)
@@ -208,14 +212,18 @@ def test_one_structure_that_does_not_fit_is_tried_with_less_memory_and_then_name
     limit["edges"] = edges - 1
     same(one.predict(Batch.of([CLUSTER])), expected, 1e-10)
     limit["lean"] = edges - 1
+    found = one.predict(Batch.of([WATER, CLUSTER, WATER]))
+    assert set(found.failures) == {1}
+    assert found.failures[1].reason.startswith("out of memory: ")
+    assert np.array_equal(found.energy[[0, 2]], one.predict(Batch.of([WATER, WATER])).energy)
     with pytest.raises(
         MemoryError, match=rf"tiny: structure 1 of the batch \({len(CLUSTER)} atoms, {edges} "
     ):
-        one.predict(Batch.of([WATER, CLUSTER, WATER]))
+        found.require()
     with pytest.raises(
         MemoryError, match=rf"structure 0 .* {edges} edges\) .* memory of cpu, even alone; use"
     ):
-        one.predict(Batch.of([CLUSTER]), one.calculator().neighbors)
+        one.session(Batch.of([CLUSTER])).predict(CLUSTER.positions).require()
 
 
 def test_memory_that_will_not_suffice_is_saved_beforehand(evaluated, monkeypatch):
@@ -244,7 +252,7 @@ def test_other_errors_come_through_unchanged(monkeypatch):
 
     monkeypatch.setattr(module, "evaluate", broken)
     with pytest.raises(RuntimeError, match="an internal assertion"):
-        potential().predict(Batch.of([WATER]))
+        potential().predict(Batch.of([WATER])).require()
 
 
 # --- bad input
@@ -273,11 +281,46 @@ def batch(**changed):
         ({"cell": ((3, 0, 1), np.nan)}, "cell of structure 3 has no volume or is not finite"),
     ],
 )
-def test_input_without_meaning_is_refused(changed, message, skin):
-    one = potential()
-    neighbors = None if skin is None else one.calculator(skin).neighbors
+def test_input_without_meaning_costs_its_structure_and_no_other(changed, message, skin):
+    one, bad = potential(), batch(**changed)
+    found = one.predict(bad) if skin is None else one.session(bad, skin).predict(bad.positions, bad.cell)
+    (lost,) = found.failures
     with pytest.raises(ValueError, match=message):
-        one.predict(batch(**changed), neighbors)
+        found.require()
+    rows = [k for k in range(len(bad)) if k != lost]
+    alone, atoms = one.predict(bad.take(rows)), bad.index != lost
+    np.testing.assert_allclose(found.energy[rows], alone.energy, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found.forces[atoms], alone.forces, rtol=0, atol=1e-10)
+    assert np.isnan(found.energy[lost])
+    assert np.isnan(found.forces[~atoms]).all()
+
+
+def test_every_structure_has_its_own_reason():
+    systems = [System([79], [[0.0, 0, 0]]), CLUSTER, CRYSTALS[0], WATER, CRYSTALS[1]]
+    bad = Batch.of(systems)
+    positions, (_, first, second, third, fourth, _) = bad.positions.copy(), bad.offsets
+    positions[first + 1] = positions[first]
+    positions[second] = np.nan
+    positions[third + 1] = [0, 2e8, 0]
+    found = potential().predict(dataclasses.replace(bad, positions=positions))
+    reasons = {k: failure.reason for k, failure in found.failures.items()}
+    assert set(reasons) == {0, 1, 2, 3}
+    assert "no parameters for Au, first met in structure 0" in reasons[0]
+    assert "tiny: atoms 0 and 1 of structure 1 are at the same place" in reasons[1]
+    assert "tiny: atom 0 of structure 2 is at [nan, nan, nan] Å" in reasons[2]
+    assert "tiny: structure 3: atom 1 is at" in reasons[3]
+    np.testing.assert_allclose(found.forces[fourth:], potential().predict(bad).forces[fourth:], atol=1e-10)
+
+
+def test_a_stress_that_fails_with_its_structure_leaves_those_of_the_others():
+    whole = Batch.of(CRYSTALS)
+    cell = whole.cell.copy()
+    cell[1] = FLAT_CELL
+    found = potential().predict(dataclasses.replace(whole, cell=cell))
+    sound = potential().predict(whole)
+    assert set(found.failures) == {1}
+    assert np.isnan(found.stress[1]).all()
+    np.testing.assert_allclose(found.stress[[0, 2]], sound.stress[[0, 2]], rtol=0, atol=1e-10)
 
 
 def test_elements_that_the_model_does_not_know_are_named():
@@ -285,30 +328,32 @@ def test_elements_that_the_model_does_not_know_are_named():
         MissingElementError,
         match=r"tiny has no parameters for C, Au, first met in structure 1 of .* knows H, O",
     ):
-        potential().predict(batch(numbers=([3, 4], [6, 79])))
+        potential().predict(batch(numbers=([3, 4], [6, 79]))).require()
     with pytest.raises(MissingElementError, match="has no parameters for Og"):
-        untrained("nano").predict(Batch.of([System([118], [[0.0, 0, 0]])]))
+        untrained("nano").predict(Batch.of([System([118], [[0.0, 0, 0]])])).require()
 
 
 def test_with_repulsion_elements_without_a_radius_are_unknown():
     model = network(elements=None, zbl=True, graph=GraphSettings(k=5, cutoff=6.0))
     one, heavy = potential(model=model), Batch.of([System([97], [[0.0, 0, 0]])])
-    assert one.elements == set(range(1, 97))
+    assert one.abilities.elements == set(range(1, 97))
     with pytest.raises(
         MissingElementError,
         match="tiny has no parameters for Bk, first met in structure 0 of the batch; it knows H to Cm",
     ):
-        one.predict(heavy)
+        one.predict(heavy).require()
     with pytest.raises(ValueError, match="does not know Bk"):
         predict(model, heavy)
-    potential(model=network(elements=None)).predict(heavy)
+    potential(model=network(elements=None)).predict(heavy).require()
 
 
 def test_a_prediction_that_is_not_finite_is_an_error():
     model = network()
     model.reference[8] = np.inf
-    with pytest.raises(ValueError, match="predicts for structure 1 of the batch is not a finite number"):
-        potential(model=model).predict(Batch.of([System([1], [[0.0, 0, 0]]), WATER]))
+    found = potential(model=model).predict(Batch.of([System([1], [[0.0, 0, 0]]), WATER]))
+    assert found.energy[0] == pytest.approx(-13.6, abs=100)
+    with pytest.raises(ValueError, match="structure 1: the predicted energy is not finite"):
+        found.require()
 
 
 # --- precision, device, identity
@@ -316,12 +361,12 @@ def test_a_prediction_that_is_not_finite_is_an_error():
 
 def test_precisions_agree_and_each_is_rounded_once_from_what_was_given():
     double = potential()
-    single = double.with_dtype("float32")
-    assert (double.dtype, single.dtype) == ("float64", "float32")
+    single = double.to(dtype="float32")
+    assert (double.abilities.dtype, single.abilities.dtype) == ("float64", "float32")
     low, high = single.predict(Batch.of(MANY)), double.predict(Batch.of(MANY))
     same(low, high, 1e-3)
     assert np.abs(low.forces - high.forces).max() > 1e-9
-    back = single.with_dtype("float64")
+    back = single.to(dtype="float64")
     assert back.identity == double.identity != single.identity
     same(back.predict(Batch.of(MANY)), high, 0)
 
@@ -340,8 +385,8 @@ def test_the_potential_keeps_its_weights_when_the_model_is_trained_on():
 def test_it_is_a_potential_that_says_what_it_knows():
     one = potential()
     assert isinstance(one, Potential)
-    assert one.elements == {1, 8}
-    assert potential(model=network(elements=None)).elements == set(range(1, 101))
+    assert one.abilities.elements == {1, 8}
+    assert potential(model=network(elements=None)).abilities.elements == set(range(1, 101))
 
 
 @pytest.mark.parametrize(
@@ -349,7 +394,7 @@ def test_it_is_a_potential_that_says_what_it_knows():
     [
         ({"dtype": "float16"}, "'float16' is unknown; did you mean 'float"),
         ({"device": "gpu"}, "device: 'gpu' is unknown"),
-        ({"device": "meta"}, "'meta' is not supported; use cpu or cuda"),
+        ({"device": "meta"}, "'meta' is unknown; write cpu, cuda"),
         ({"device": "cuda:99"}, r"'cuda:99' is not there; torch sees \d+ GPUs"),
     ],
 )
@@ -384,9 +429,9 @@ def test_random_weights_give_forces_of_a_physical_size_always_the_same(size):
 def test_the_hard_rank_is_the_same_weights_with_jumps():
     soft, hard = resolve("mindscaip:nano"), resolve("mindscaip:nano:hard")
     assert hard.name == "mindscaip-nano-random-hard"
-    assert hard.model.config.graph == dataclasses.replace(soft.model.config.graph, rank="hard")
+    assert hard.network.config.graph == dataclasses.replace(soft.network.config.graph, rank="hard")
     assert all(
-        torch.equal(a, b) for a, b in zip(soft.model.parameters(), hard.model.parameters(), strict=True)
+        torch.equal(a, b) for a, b in zip(soft.network.parameters(), hard.network.parameters(), strict=True)
     )
     assert hard.identity != soft.identity
 
@@ -410,7 +455,7 @@ def test_a_file_is_a_spec_and_the_list_says_so(tmp_path):
     found = load(tmp_path / "mine.safetensors", dtype="float64")
     assert found.name == "mine"
     assert found.identity == potential().identity
-    assert load(str(tmp_path / "mine.safetensors")).dtype == "float32"
+    assert load(str(tmp_path / "mine.safetensors")).abilities.dtype == "float32"
 
 
 def test_the_folder_of_a_training_run_is_its_model(tmp_path):
@@ -425,11 +470,10 @@ def test_a_users_factory_offers_what_its_model_offers(tmp_path):
     code = f"from sfumato import load\ndef make():\n    return load({str(tmp_path / 'mine.safetensors')!r})\n"
     (tmp_path / "model.py").write_text(code)
     found = copy.deepcopy(load(f"{tmp_path / 'model.py'}:make"))
-    assert found.elements == {1, 8}
-    double = found.with_dtype("float64")
-    assert double.dtype == "float64"
+    assert found.abilities.elements == {1, 8}
+    double = found.to(dtype="float64")
+    assert double.abilities.dtype == "float64"
     assert double.identity not in (found.identity, double.made.identity)
-    assert not hasattr(found, "neither")
     (tmp_path / "old.pt").write_bytes(b"PK\x03\x04")
     with pytest.raises(ValueError, match="is a pickle"):
         load(tmp_path / "old.pt")
@@ -447,7 +491,7 @@ def test_models_of_the_package_are_files_in_its_data(tmp_path, monkeypatch):
 def test_models_with_a_precision_of_their_own_do_not_ignore_another():
     assert load("lj").name == "lj"
     for chosen in ({"dtype": "float64"}, {"device": "cuda"}):
-        with pytest.raises(ValueError, match="model lj: it has a device and precision of its own; leave out"):
+        with pytest.raises(ValueError, match=r"lj has a (device|precision) of its own|is not there"):
             load("lj", **chosen)
 
 
@@ -470,9 +514,9 @@ def test_crystals_without_a_finite_stress_break_the_contract(monkeypatch):
 
     module_evaluate = module.evaluate
     monkeypatch.setattr(module, "evaluate", evaluate)
-    refused = [m.where for m in accepted(Bench(MinDScAIPPotential(network()), Settings())) if not m.passed]
+    refused = [m.where for m in accepted(Bench(NetworkPotential(network()), Settings())) if not m.passed]
     assert len(refused) == 2  # in single and in double precision
-    assert all(where.startswith("crystal: ") and "not a finite number" in where for where in refused)
+    assert all(where.startswith("crystal: ") and "stress is not finite" in where for where in refused)
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ from sfumato.graph import GraphSettings
 from sfumato.io import from_ase
 from sfumato.models.mindscaip.config import MinDScAIPConfig
 from sfumato.models.mindscaip.network import MinDScAIP
-from sfumato.potentials import network as mindscaip
-from sfumato.potentials.network import MinDScAIPPotential
+from sfumato.potentials import torchsim
+from sfumato.potentials.network import NetworkPotential
 from sfumato.potentials.potential import MissingElementError
 from sfumato.systems import Batch
 
@@ -39,7 +39,7 @@ def potential(dtype="float64"):
     model = MinDScAIP(config, torch.Generator().manual_seed(5))
     model.scale.fill_(50.0)
     model.reference[13] = -6600.123456789
-    return MinDScAIPPotential(model, "tiny", dtype=dtype)
+    return NetworkPotential(model, "tiny", dtype=dtype)
 
 
 def crystals():
@@ -187,7 +187,7 @@ def test_what_it_cannot_do_is_said(monkeypatch):
     with pytest.raises(ValueError, match="must be finite"):
         model(lost)
     broken = potential()
-    broken.model.reference[13] = np.inf
+    broken.network.reference[13] = np.inf
     with pytest.raises(ValueError, match="a prediction is not a finite number"):
         broken.torchsim()(state(crystals()))
     monkeypatch.setitem(sys.modules, "torch_sim.models.interface", None)
@@ -196,12 +196,9 @@ def test_what_it_cannot_do_is_said(monkeypatch):
 
 
 def test_out_of_memory_is_left_to_torchsim_which_looks_for_it(monkeypatch):
-    from sfumato.models.mindscaip import network
-
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(network, "evaluate", full)
+    monkeypatch.setattr(torchsim, "evaluate", full)
     with pytest.raises(RuntimeError, match="CUDA out of memory"):
         potential().torchsim()(state(crystals()))
-    assert mindscaip.evaluate is not full

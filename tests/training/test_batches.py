@@ -6,12 +6,13 @@ import torch
 
 from sfumato.datasets.loader import Loader, orientations
 from sfumato.graph.layout import GraphSettings, differentiable_stage
-from sfumato.models.mindscaip.network import MinDScAIP, evaluate
+from sfumato.models.mindscaip.network import MinDScAIP
+from sfumato.models.network import evaluate
 from sfumato.systems import Batch, System
 from sfumato.training.batches import Batches, Whole, ahead, as_sample, displace_batch
 from sfumato.training.graphs import Graphs, joined
 from sfumato.training.losses import Counts
-from sfumato.training.settings import Denoising
+from sfumato.training.stages import Denoising
 from tests import made_training as made
 
 

@@ -24,6 +24,7 @@ from sfumato.training.distributed import launched, lead
 from sfumato.training.errors import Errors
 from sfumato.training.launch import require_sound
 from sfumato.training.log import read_log
+from sfumato.training.progress import Pace
 from sfumato.training.settings import read_run
 from sfumato.training.status import HEADING, Status
 from sfumato.units import HARTREE_PER_BOHR
@@ -32,7 +33,8 @@ from tests import made_training as made
 ALLOWED = ["large forces", "shared molecules"]
 """What does not hold of chains of atoms made at random."""
 
-STATUS = Status("conservative fine-tuning", 0.123, 1_234_567, 1e-3, {"energy": 1.2e-3}, 31.4159, None, 8000.0)
+PACE = Pace({"energy": 1.2e-3}, 31.4159, 8000.0)
+STATUS = Status("conservative fine-tuning", 0.123, 1_234_567, 1e-3, PACE, None)
 
 
 def sfumato(folder, *words):
@@ -87,7 +89,7 @@ def test_train_then_eval_as_the_words_at_the_end_say(tmp_path):
     folder = tmp_path / "runs" / "train-run"
     said = json.loads((folder / "settings.json").read_text())
     assert (said["seed"], said["stages"][0]["lr"]) == (3, 1e-3)
-    assert load(folder / "model.safetensors").elements == {6, 7, 8}
+    assert load(folder / "model.safetensors").abilities.elements == {6, 7, 8}
     following = re.search(r"next:  sfumato (.*)", first.stdout)[1].split()
     second = sfumato(tmp_path, *following, "--json", "errors.json", "--turned", "3")
     assert second.returncode == 0, second.stderr
@@ -126,7 +128,7 @@ def test_a_stopped_run_says_so_leaves_a_model_and_goes_on(tmp_path, number):
     assert process.returncode == 128 + number
     assert "the same command continues" in errors
     assert "to be continued" in said
-    assert load(folder / "model.safetensors").elements == {6, 7, 8}
+    assert load(folder / "model.safetensors").abilities.elements == {6, 7, 8}
 
 
 @pytest.mark.parametrize(
@@ -218,12 +220,15 @@ def test_validation_that_shares_molecules_is_refused_unless_allowed_or_there_is_
 
 def test_a_line_of_progress_has_80_columns():
     errors = Errors(50, 1.234e-4, 4.567e-2, 0.1, 0.1, float("nan"), 100, 0)
-    for status in (STATUS, replace(STATUS, errors=errors, losses={"energy": 123.4, "forces": 5e-2})):
+    for status in (
+        STATUS,
+        replace(STATUS, errors=errors, pace=replace(PACE, losses={"energy": 123.4, "forces": 5e-2})),
+    ):
         assert len(status.line()) == 80
     assert max(map(len, HEADING.splitlines())) == 80
     assert "2.2 h" in status.line()
     assert " 0.123    45.7 " in status.line()
-    assert replace(STATUS, seconds_left=12.0).line().endswith("12 s")
+    assert replace(STATUS, pace=replace(PACE, seconds_left=12.0)).line().endswith("12 s")
 
 
 def test_a_batch_log_gets_a_line_after_every_evaluation_and_now_and_then(capsys):

@@ -87,7 +87,7 @@ def test_two_processes_give_the_curve_of_one(data, tmp_path):
         assert expected
         assert values(tmp_path / "two", event, name) == pytest.approx(expected, rel=1e-4), (event, name)
     states = [torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two")]
-    assert states[0]["place"]["total"] == states[1]["place"]["total"]
+    assert states[0]["progress"]["total"] == states[1]["progress"]["total"]
     for name, weight in states[0]["model"].items():
         if name.endswith("qkv.bias"):
             continue  # that of keys changes nothing: its gradient is rounding, of which Adam makes steps

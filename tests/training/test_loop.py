@@ -10,7 +10,8 @@ import torch
 
 from sfumato.datasets.loader import gather, rows_of
 from sfumato.models.checkpoint import load_model
-from sfumato.models.mindscaip.network import MinDScAIP, predict
+from sfumato.models.mindscaip.network import MinDScAIP
+from sfumato.models.network import predict
 from sfumato.systems import System
 from sfumato.training import loop
 from sfumato.training.distributed import alone
@@ -18,7 +19,7 @@ from sfumato.training.errors import Errors
 from sfumato.training.log import read_log
 from sfumato.training.loop import DivergedError, precision, train
 from sfumato.training.optim import clip, follow, optimizer
-from sfumato.training.settings import Stage
+from sfumato.training.stages import Stage
 from tests import made_training as made
 
 
@@ -135,7 +136,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_saved(data, tmp_path):
     saved = np.load(tmp_path / "run" / "diverged-0.npz")
     assert len(saved["positions"]) == len(saved["forces"]) == len(saved["index"])
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
-    step = state["place"]["total"]
+    step = state["progress"]["total"]
     assert step == len({line["step"] for line in read_log(tmp_path / "run")}) or step > 0
     assert all(torch.isfinite(weight).all() for weight in state["model"].values())
 

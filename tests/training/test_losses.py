@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sfumato.datasets.loader import Loader
-from sfumato.models.mindscaip.network import MinDScAIP, Output
+from sfumato.models.mindscaip.network import MinDScAIP
+from sfumato.models.network import Output
 from sfumato.training.batches import Batches
 from sfumato.training.gradients import SKIN, backward, skin, total
 from sfumato.training.losses import (

@@ -11,14 +11,16 @@ import pytest
 import torch
 import yaml
 
-from sfumato.training import checkpoint, loop
+from sfumato.training import loop
+from sfumato.training import state as states
 from sfumato.training.distributed import alone
 from sfumato.training.errors import measure
 from sfumato.training.log import Log, read_log
 from sfumato.training.loop import train
+from sfumato.training.progress import Progress
 from tests import made_training as made
 
-TIMES = ("seconds", "cpu", "structures_per_second", "reported")
+TIMES = ("seconds", "cpu", "structures_per_second")
 
 STAGES = (
     {"name": "pre", "objective": "direct", "denoising": {"share": 0.5}, "epochs": 2, "batch": 4, "lr": 3e-3},
@@ -113,7 +115,9 @@ def test_the_time_left_is_told_as_if_nothing_had_happened(data, tmp_path):
     settings = made.settings(data, *stages, log_steps=5)
     go(settings, tmp_path / "run", steps=13, watch=told.append)
     assert go(settings, tmp_path / "run", watch=told.append).finished
-    assert [(status.step, round(status.rate * status.seconds_left)) for status in told] == [
+    assert [
+        (status.step, round(status.pace.structures_per_second * status.pace.seconds_left)) for status in told
+    ] == [
         (5, 4 * 24 - 5 * 4),
         (10, 4 * 24 - 10 * 4),
         (15, 4 * 24 - 15 * 4),
@@ -185,7 +189,7 @@ def test_an_interrupted_write_leaves_the_state_before(data, tmp_path, monkeypatc
 
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(OSError, match="disk full"):
-        checkpoint.save(tmp_path / "run", checkpoint.Place(), {}, {})
+        states.save(tmp_path / "run", Progress(), {}, {})
     assert (tmp_path / "run" / "state.pt").read_bytes() == before
 
 
@@ -198,14 +202,14 @@ def test_a_stop_at_an_evaluation_is_written_down_before_it(data, tmp_path, monke
         with monkeypatch.context() as patched:
 
             def killed(*args, place=place, folder=folder):
-                if state(folder)["place"]["total"] == place:
+                if state(folder)["progress"]["total"] == place:
                     raise KeyboardInterrupt
                 return measure(*args)
 
             patched.setattr(loop, "measure", killed)
             with pytest.raises(KeyboardInterrupt):
                 go(settings, folder)
-        assert state(folder)["place"]["total"] == place
+        assert state(folder)["progress"]["total"] == place
         log = Log(folder, write=True)
         log.add("validation", place, loss=1.0)  # as if it had been killed after these
         log.add("train", place, energy=1.0)
@@ -228,7 +232,7 @@ def test_a_folder_without_its_state_is_no_fresh_start(data, tmp_path):
 def test_one_run_at_a_time_is_in_a_folder(data, tmp_path):
     settings, folder = made.settings(data, *STAGES), tmp_path / "run"
     with (
-        checkpoint.in_use(folder, alone(settings)),
+        states.in_use(folder, alone(settings)),
         pytest.raises(ValueError, match="another process trains in this folder"),
     ):
         go(settings, folder)
@@ -239,7 +243,7 @@ def test_one_run_at_a_time_is_in_a_folder(data, tmp_path):
 def test_another_version_is_not_exact(data, tmp_path, monkeypatch, module):
     settings = made.settings(data, *STAGES)
     go(settings, tmp_path / "run", steps=2)
-    monkeypatch.setattr(checkpoint, "version", lambda name: "9.9" if name == module else version(name))
+    monkeypatch.setattr(states, "version", lambda name: "9.9" if name == module else version(name))
     with pytest.raises(ValueError, match=f"{module} was '.*', now '9.9'"):
         go(settings, tmp_path / "run")
 
@@ -298,5 +302,5 @@ def test_a_signal_writes_a_checkpoint_and_ends(data, tmp_path, name):
     word, steps = said.split()
     assert word == "stopped"
     assert process.returncode == 0
-    assert state(folder)["place"]["total"] == int(steps) == read_log(folder)[-1]["step"]
+    assert state(folder)["progress"]["total"] == int(steps) == read_log(folder)[-1]["step"]
     assert read_log(folder)[-1]["event"] == "stop"

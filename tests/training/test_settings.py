@@ -7,7 +7,8 @@ from sfumato.config import read_settings
 from sfumato.datasets.sources import SourceSettings
 from sfumato.models.mindscaip.config import PRESETS
 from sfumato.training.optim import rate
-from sfumato.training.settings import Stage, TrainSettings, read_run
+from sfumato.training.settings import TrainSettings, read_run
+from sfumato.training.stages import Stage
 from tests import ROOT
 
 RECIPES = sorted((ROOT / "examples" / "configs").glob("*.yaml"))

@@ -9,7 +9,7 @@ from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
 from sfumato.graph.settings import GraphSettings
-from sfumato.potentials.network import MinDScAIPPotential
+from sfumato.potentials.network import NetworkPotential
 from tests.tiny_models import crystal, model, molecule
 
 GRAPH = GraphSettings(k=4, cutoff=4.0)
@@ -19,7 +19,7 @@ HEAVY = 40.0
 
 def potential(rank, directional):
     of = model(directional=directional, graph=dataclasses.replace(GRAPH, rank=rank), layers=1)
-    return MinDScAIPPotential(of, dtype="float64")
+    return NetworkPotential(of, dtype="float64")
 
 
 def deviation(of, system, step, femtoseconds):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from sfumato.graph.settings import GraphSettings
+from sfumato.models.families import preset
 from sfumato.models.harmonics import gaussians, smearing
-from sfumato.models.mindscaip.config import PRESETS, preset
+from sfumato.models.mindscaip.config import PRESETS
 from sfumato.models.mindscaip.initial import ROUGHEST, radial_weights
 from sfumato.models.mindscaip.network import MinDScAIP
 from tests import naive_mindscaip

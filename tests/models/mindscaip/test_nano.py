@@ -10,8 +10,7 @@ import pytest
 from sfumato import load
 from sfumato.datasets.named import load_frames
 from sfumato.models.checkpoint import load_model
-from sfumato.protocols.errors.run import Source, run_eval
-from sfumato.protocols.run import run_bsct
+from sfumato.protocols.run import run
 from sfumato.testing import check
 from sfumato.training.settings import read_run
 from tests import ROOT
@@ -47,8 +46,8 @@ def test_its_recipe_is_the_example_and_its_log_is_whole():
 
 @pytest.mark.parametrize("split", [pytest.param("train", marks=pytest.mark.slow), "val", "test"])
 def test_errors_are_those_of_its_card(split):
-    run = run_eval(["mindscaip-nano"], Source("organic-mini", split=split))
-    errors = run.models["mindscaip-nano"].subsets["all"]
+    measured = run("errors", ["mindscaip-nano"], "organic-mini", settings={"split": split})
+    errors = measured.models["mindscaip-nano"].subsets["all"]
     frames, energy, relative, forces, cosine = row(split)
     assert errors["force_mae"].n == frames
     assert 1e3 * errors["energy_mae"].mean == pytest.approx(energy, rel=0.01)
@@ -59,7 +58,7 @@ def test_errors_are_those_of_its_card(split):
 
 @pytest.mark.parametrize("data", ["bsct-mini", "bsct-mini-gfn2"])
 def test_smoothness_is_that_of_its_card(data):
-    estimates = run_bsct(["mindscaip-nano"], data).models["mindscaip-nano"].estimates
+    estimates = run("bsct", ["mindscaip-nano"], data).models["mindscaip-nano"].estimates
     shown = [estimates[f"fsd_{part}"].mean for part in ("full", "compress", "stretch")]
     assert shown == pytest.approx(row(f"`{data}`")[:3], rel=0.01)
 

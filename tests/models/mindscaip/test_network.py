@@ -9,8 +9,10 @@ import torch
 from torch.autograd import gradgradcheck
 
 from sfumato.graph.settings import GraphSettings
-from sfumato.models.mindscaip.config import PRESETS, MinDScAIPConfig, preset
-from sfumato.models.mindscaip.network import MinDScAIP, evaluate, predict, prepare
+from sfumato.models.families import preset
+from sfumato.models.mindscaip.config import PRESETS, MinDScAIPConfig
+from sfumato.models.mindscaip.network import MinDScAIP
+from sfumato.models.network import evaluate, predict, prepare
 from sfumato.systems import Batch, System
 from tests.tiny_models import DIRECTIONAL, GRAPH, config, crystal, energy, model, molecule, moved, said
 
@@ -409,7 +411,7 @@ def test_positions_that_are_no_numbers_and_flat_cells_are_errors():
     batch = Batch.of([crystal()])
     lost = batch.positions.copy()
     lost[2, 1] = np.nan
-    with pytest.raises(ValueError, match="atom 2 of the batch"):
+    with pytest.raises(ValueError, match="structure 0: atom 2 is at"):
         predict(model(), dataclasses.replace(batch, positions=lost))
     flat = batch.cell.copy()
     flat[0, 2] = flat[0, 1]

@@ -9,7 +9,7 @@ import torch
 from sfumato.graph.layout import Geometry, differentiable_stage
 from sfumato.models.mindscaip import network as mindscaip
 from sfumato.models.mindscaip import windows
-from sfumato.models.mindscaip.network import evaluate, prepare
+from sfumato.models.network import evaluate, prepare
 from sfumato.systems import Batch, System
 from tests.tiny_models import DIRECTIONAL, GRAPH, crystal, energy, model, molecule, moved, said
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from sfumato.potentials import memory
 from sfumato.potentials import network as module
-from sfumato.potentials.network import MinDScAIPPotential
+from sfumato.potentials.network import NetworkPotential
 from sfumato.systems import Batch, System
 from tests.tiny_models import model
 
@@ -22,10 +23,11 @@ def test_atoms_without_edges_take_memory_too(monkeypatch):
 
     monkeypatch.setattr(module, "evaluate", counting)
     gas = Batch.of([System([1], [[0.0, 0, 0]])] * 50)
-    MinDScAIPPotential(model(), most_edges=10 * module.ATOM).predict(gas)
+    of = model(torch.float32)
+    NetworkPotential(of, memory_limit=10 * 4 * of.numbers_per_atom).predict(gas)
     assert seen == [10] * 5
     seen.clear()
-    one = MinDScAIPPotential(model())
+    one = NetworkPotential(of)
     one.predict(gas)
     monkeypatch.setattr(module, "free_memory", lambda _: 10**6)
     one.predict(gas)
@@ -37,12 +39,12 @@ def test_memory_that_was_only_kept_is_given_back_before_layers_are_recomputed(mo
     """An evaluation leaves gigabytes with the allocator: the machine is not full for the next one."""
     free = [10]
     monkeypatch.setattr(module, "free_memory", lambda _: free[0])
-    one, water = MinDScAIPPotential(model()), Batch.of([System([8, 1, 1], np.eye(3))])
+    one, water = NetworkPotential(model()), Batch.of([System([8, 1, 1], np.eye(3))])
     one.predict(water)
-    assert one.model.checkpointing
+    assert one.network.checkpointing
     monkeypatch.setattr(module, "give_back", lambda: free.__setitem__(0, 10**12))
     one.predict(water)
-    assert not one.model.checkpointing
+    assert not one.network.checkpointing
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc keeps freed memory")
@@ -52,7 +54,7 @@ def test_freed_memory_goes_back_to_the_system():
     held = torch.ones(20_000)
     full = resident()
     del blocks
-    module.give_back()
+    memory.give_back()
     assert full - resident() > 300e6
     assert held.sum() == 20_000
 
@@ -79,11 +81,11 @@ def test_the_limits_of_a_container_or_a_job_count(tmp_path, monkeypatch):
     own.write_text("0::/slurm/job/step\n")
     group(tmp_path / "slurm/job/step", "max", 500, "inactive_file 7", 2)
     group(tmp_path / "slurm/job", 1000, 600, "anon 1\ninactive_file 50", 2)
-    assert list(module.group_room(tmp_path, own)) == [450]
+    assert list(memory.group_room(tmp_path, own)) == [450]
     own.write_text("3:cpuset:/\n2:memory:/outside/this/container\n0::/\n")
     group(tmp_path / "memory", 2000, 500, "inactive_file 1\ntotal_inactive_file 30", 1)
-    assert list(module.group_room(tmp_path, own)) == [1530]
-    assert list(module.group_room(tmp_path, tmp_path / "absent")) == []
-    here = module.free_memory(torch.device("cpu"))
-    monkeypatch.setattr(module, "group_room", lambda: iter([here // 2]))
-    assert module.free_memory(torch.device("cpu")) == here // 2
+    assert list(memory.group_room(tmp_path, own)) == [1530]
+    assert list(memory.group_room(tmp_path, tmp_path / "absent")) == []
+    here = memory.free_memory(torch.device("cpu"))
+    monkeypatch.setattr(memory, "group_room", lambda: iter([here // 2]))
+    assert memory.free_memory(torch.device("cpu")) == here // 2
