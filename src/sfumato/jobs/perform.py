@@ -72,6 +72,7 @@ def perform(tasks: Iterable[Task], model: Model, folder: RunFolder, way: Way) ->
                     chunk=model.potential.abilities.batch,
                     pool=pool,
                     retry_failed=way.retry_failed,
+                    keep_going=way.keep_going,
                     watch=callback,
                 )
             records |= file.records

@@ -14,21 +14,32 @@ from sfumato.execution.records import encode, failed, ok
 from sfumato.frames import Category, FrameSet
 from sfumato.graph import GraphSettings
 from sfumato.io import write_frame_set, write_systems
+from sfumato.jobs.perform import Way
 from sfumato.metrics.errors import by_magnitude, energy_errors, force_errors, pooled
 from sfumato.models.checkpoint import Facts, save
 from sfumato.models.mindscaip.config import MinDScAIPConfig
 from sfumato.models.mindscaip.network import MinDScAIP
 from sfumato.models.pair import PAIRS
+from sfumato.potentials.potential import Potential
 from sfumato.protocols.errors import analysis as protocol
+from sfumato.protocols.errors import seen
+from sfumato.protocols.errors.data import read_frames
 from sfumato.protocols.errors.page import errors_page
-from sfumato.protocols.errors.run import Source, load_eval, load_set, run_eval
-from sfumato.protocols.errors.tables import NUMBERS, error_table
-from sfumato.report.html import write_page
+from sfumato.protocols.errors.settings import Settings
+from sfumato.protocols.errors.tables import METRICS, error_table
+from sfumato.protocols.run import load_run
+from sfumato.protocols.run import run as run_protocol
 from sfumato.systems import Batch, Prediction, System
 from tests import made_runs
 from tests import made_training as made
 
-NONE = protocol.Settings(turned=0)
+NONE = Settings(turned=0)
+ALL = Settings(turned=0, split="all")
+
+
+def run_eval(models, data, *, out, settings=NONE, **changes):
+    """Measure errors into a folder."""
+    return run_protocol("errors", models, data, out=out, settings=settings.model_copy(update=changes))
 
 
 def value(table, name):
@@ -111,21 +122,21 @@ def test_copies_of_a_molecule_do_not_narrow_the_interval():
     assert once.high - once.low == pytest.approx(2 * 1.96 * errors.std() / 20**0.5, rel=0.1)
 
 
-def records_of(frames, energy, forces, settings=NONE):
+def records_of(frames, energy, forces, settings=ALL):
     """Records of a model that says the reference plus what is given."""
-    items = list(protocol.plan(frames, "id", settings))
+    keys = [task.key("id") for task in protocol.plan(frames, settings)]
     parts = np.split(frames.labels.forces + forces, frames.batch.offsets[1:-1])
-    rows = zip(items, frames.labels.energy + energy, parts, strict=True)
-    return {item.key: ok(item.key, seconds=0, energy=e, forces=encode(f)) for item, e, f in rows}
+    rows = zip(keys, frames.labels.energy + energy, parts, strict=True)
+    return {key: ok(key, seconds=0, energy=e, forces=encode(f)) for key, e, f in rows}
 
 
 def test_analysis_of_records_by_hand():
     frames = made.frame_set(made.molecules(5), validation=2, hidden=[3])
     records = records_of(frames, [0.1, -0.2, 0.3, 0.4, 0.5], [0.0, 0.3, 0.0])
-    keys = [item.key for item in protocol.plan(frames, "id", NONE)]
+    keys = [task.key("id") for task in protocol.plan(frames, ALL)]
     records[keys[1]] = failed(keys[1], "no parameters for Xe")
     del records[keys[4]]
-    found = protocol.analyse(frames, records, "m", "id", NONE)
+    found = protocol.analyse(frames, records, "m", "id", ALL)
     numbers, atoms = found.subsets["all"], np.diff(frames.batch.offsets)
     assert found.coverage == (3, 5)
     assert found.failed == ((1, "no parameters for Xe"),)
@@ -142,15 +153,14 @@ def test_analysis_of_records_by_hand():
 
 
 @dataclass(frozen=True)
-class Field:
+class Field(Potential):
     """Atoms in a field: E = −Σ f·x, which depends on orientation as no model should."""
 
     name: str = "field"
     identity: str = "field"
-    chunk: int = 4
     pull: tuple = (0.3, 0.0, -0.4)
 
-    def predict(self, batch):
+    def compute(self, batch):
         energy = -np.bincount(batch.index, batch.positions @ self.pull, len(batch))
         return Prediction(energy, np.tile(self.pull, (len(batch.numbers), 1)))
 
@@ -158,7 +168,7 @@ class Field:
 @pytest.mark.parametrize("kind", [made.molecules, made.crystals])
 def test_the_rotational_error_by_hand(tmp_path, kind):
     frames = made.frame_set(kind(7))
-    settings = protocol.Settings(turned=3, seed=5)
+    settings = Settings(turned=3, seed=5)
     found = run_eval([Field()], frames, out=tmp_path / "r", settings=settings).models["field"].subsets["all"]
     chosen = protocol.turned(frames.take(frames.split.where("val")), settings)
     assert [turn.row for turn in chosen] == [0, 2, 5]
@@ -180,7 +190,7 @@ def test_the_method_that_made_the_labels_has_no_error_and_another_its_own(tmp_pa
     run = run_eval(["morse", "lj"], frames, out=tmp_path / "run", settings=NONE)
     assert run.complete
     held = frames.take(frames.split.where("val"))
-    assert run.frames.identity == held.identity
+    assert run.models["morse"].frames.identity == held.identity
     numbers = run.models["morse"].subsets["all"]
     assert numbers["energy_mae"].mean < 1e-12
     assert numbers["force_mae"].mean < 1e-6  # labels are float32
@@ -194,23 +204,23 @@ def test_the_method_that_made_the_labels_has_no_error_and_another_its_own(tmp_pa
 
 def test_a_run_goes_on_from_its_records_and_is_read_again(tmp_path):
     path = made.written(tmp_path / "set.h5")
-    go = {"out": tmp_path / "run", "settings": protocol.Settings(turned=2)}
-    first = run_eval(["lj"], Source(path), **go)
-    before = (tmp_path / "run" / "records" / "lj.jsonl").read_text()
+    go = {"out": tmp_path / "run", "settings": Settings(turned=2)}
+    first = run_eval(["lj"], path, **go)
+    before = (tmp_path / "run" / "records" / "lj.evaluate.jsonl").read_text()
     assert before.count("\n") == 1 + 6 + 2
     cut = before[: before.rindex("\n", 0, -1) + 1 + 40]  # as if it had died within the last line
-    (tmp_path / "run" / "records" / "lj.jsonl").write_text(cut)
+    (tmp_path / "run" / "records" / "lj.evaluate.jsonl").write_text(cut)
     counts = []
-    again = run_eval(["lj"], Source(path), **go, watch=lambda name: Watched(counts))
+    again = run_protocol("errors", ["lj"], path, **go, way=Way(watch=lambda name: Watched(counts)))
     assert counts[-1] == (7, 1)
-    for run in (again, load_eval(tmp_path / "run")):
+    for run in (again, load_run(tmp_path / "run")):
         assert run.as_json() == first.as_json()
     other = made.written(tmp_path / "other.h5", made.molecules(30, seed=1))
     with pytest.raises(ValueError, match="another data"):
-        run_eval(["lj"], Source(other), out=tmp_path / "run")
+        run_eval(["lj"], other, out=tmp_path / "run")
     made.written(path, made.molecules(30, seed=1))
     with pytest.raises(ValueError, match="has changed since"):
-        load_eval(tmp_path / "run")
+        load_run(tmp_path / "run")
 
 
 def trained(path, frames, split="train", validation="val"):
@@ -238,14 +248,15 @@ def test_a_split_is_named_and_what_a_model_had_of_it_in_training_is_said(tmp_pat
         frames = replace(frames, split=Category(("train", "val", "test"), np.array([0, 0, 1, 1, 2, 2])))
     write_frame_set(tmp_path / "set.h5", frames)
     model = trained(tmp_path / "m.safetensors", frames)
-    source = Source(tmp_path / "set.h5", split=split)
-    run_eval(["lj", f"mine={model}"], source, out=tmp_path / "r", settings=NONE)
-    run, named = load_eval(tmp_path / "r"), split or "val"
-    assert run.split == json.loads((tmp_path / "r" / "run.json").read_text())["split"] == named
-    assert run.as_json()["provenance"]["data"]["split"] == named
+    run_eval(["lj", f"mine={model}"], tmp_path / "set.h5", out=tmp_path / "r", split=split)
+    run, named = load_run(tmp_path / "r"), split or "val"
+    assert run.models["mine"].split == named
+    manifest = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert manifest["models"]["mine"]["settings"]["split"] == named
+    assert run.as_json()["settings"]["split"] == named
     assert run.as_json()["models"]["mine"]["seen"] == (said or None)
     assert run.as_json()["models"]["lj"]["seen"] is None
-    table, page = made_runs.shown(error_table(run)), errors_page(run)
+    table, page = made_runs.shown(error_table(run)), str(errors_page([run]))
     assert f"split {named}" in table.splitlines()[0]
     assert f"<h1>Errors on made, split {named}</h1>" in page
     for text in (" ".join(table.split()), page):
@@ -253,20 +264,11 @@ def test_a_split_is_named_and_what_a_model_had_of_it_in_training_is_said(tmp_pat
         assert "lj was" not in text
 
 
-def test_a_model_of_other_data_has_seen_none_and_a_run_without_a_split_is_read(tmp_path):
+def test_a_model_of_other_data_has_seen_none(tmp_path):
     path, others = made.written(tmp_path / "set.h5"), made.frame_set(made.molecules(8, seed=1))
     model = trained(tmp_path / "m.safetensors", others)
-    run = run_eval(
-        [model], Source(path, split="train", limit_per_subset=2), out=tmp_path / "r", settings=NONE
-    )
-    assert run.seen == {}
-    manifest = json.loads((tmp_path / "r" / "run.json").read_text())
-    del manifest["models"]["m"]["training"]
-    for old in ({}, {"split": None}):
-        kept = {key: value for key, value in manifest.items() if key != "split"} | old
-        (tmp_path / "r" / "run.json").write_text(json.dumps(kept))
-        again = load_eval(tmp_path / "r")
-        assert (again.split, again.seen, len(again.frames)) == ("val", {}, 2)
+    run = run_eval([model], path, out=tmp_path / "r", split="train", limit_per_subset=2)
+    assert seen(run) == {}
 
 
 def test_a_model_that_only_bears_the_name_of_a_folder_was_not_trained_there(tmp_path, monkeypatch):
@@ -275,14 +277,14 @@ def test_a_model_that_only_bears_the_name_of_a_folder_was_not_trained_there(tmp_
         folder.mkdir(exist_ok=True)
         trained(folder / "model.safetensors", frames)
     monkeypatch.chdir(tmp_path)
-    assert run_eval(["lj", Field()], frames, out=tmp_path / "r", settings=NONE).seen == {}
-    assert run_eval([f"run={tmp_path}"], frames, out=tmp_path / "s", settings=NONE).seen.keys() == {"run"}
+    assert seen(run_eval(["lj", Field()], frames, out=tmp_path / "r")) == {}
+    assert seen(run_eval([f"run={tmp_path}"], frames, out=tmp_path / "s")).keys() == {"run"}
 
 
 @pytest.mark.parametrize("limit", [0, -2])
 def test_a_limit_below_one_is_refused(limit):
-    with pytest.raises(ValueError, match=rf"limit per subset = {limit}: must be at least 1; leave it out"):
-        Source("organic-mini", limit_per_subset=limit)
+    with pytest.raises(ValueError, match=rf"limit_per_subset = {limit}: .* greater than or equal to 1"):
+        run_protocol("errors", ["lj"], "organic-mini", settings={"limit_per_subset": limit})
 
 
 class Watched:
@@ -310,7 +312,7 @@ def test_selection_by_split_and_subset():
         protocol.select(frames, "test", None)
     energy = np.where(subsets.codes == 0, 0.5, 1.5)
     records = records_of(frames, energy, 0.0)
-    found = protocol.analyse(frames, records, "m", "id", NONE).subsets
+    found = protocol.analyse(frames, records, "m", "id", ALL).subsets
     assert [*found] == ["all", "a", "b"]
     assert [found[name]["total_energy_mae"].mean for name in found] == pytest.approx([1.0, 0.5, 1.5])
 
@@ -323,23 +325,22 @@ def test_structures_with_declared_labels(tmp_path):
     lines += ["keys: {energy: energy, forces: forces}", "absent: [stress]"]
     lines += ["units: {energy: eV, length: Å, forces: eV/Å}"]
     (tmp_path / "a.yaml").write_text("\n".join(lines))
-    run = run_eval(
-        ["morse"], Source(tmp_path / "a.extxyz", tmp_path / "a.yaml"), out=tmp_path / "r", settings=NONE
-    )
-    assert len(run.frames) == 4
+    declared = {"turned": 0, "source": tmp_path / "a.yaml"}
+    run = run_protocol("errors", ["morse"], tmp_path / "a.extxyz", out=tmp_path / "r", settings=declared)
+    assert len(run.models["morse"].frames) == 4
     assert run.models["morse"].subsets["all"]["force_mae"].mean < 1e-6
-    assert load_eval(tmp_path / "r").as_json() == run.as_json()
+    assert load_run(tmp_path / "r").as_json() == run.as_json()
     with pytest.raises(ValueError, match=r"--source FILE\.yaml"):
-        load_set(Source(tmp_path / "a.extxyz"))
+        read_frames(tmp_path / "a.extxyz")
     (tmp_path / "a.yaml").write_text("\n".join(lines).replace("forces: forces", "forces: force"))
     with pytest.raises(ValueError, match="there is no 'force'"):
-        load_set(Source(tmp_path / "a.extxyz", tmp_path / "a.yaml"))
+        run_protocol("errors", ["morse"], tmp_path / "a.extxyz", settings=declared)
     with pytest.raises(ValueError, match="did you mean 'organic-mini'"):
-        load_set(Source("organic-mimi"))
+        read_frames("organic-mimi")
 
 
 def test_scans_are_frames_too():
-    frames = load_set(Source("bsct-mini"))
+    frames = read_frames("bsct-mini")
     assert len(frames) == 900
     assert frames.subset.counts()["C-O"] == 100
     assert frames.split.names == ("test",)
@@ -349,21 +350,22 @@ def shown_run(tmp_path):
     frames = made.frame_set(made.molecules(12))
     subset = Category(("minimum", made_runs.HOSTILE), np.array([0, 1] * 6))
     frames = replace(frames, subset=subset, name=made_runs.HOSTILE)
-    return run_eval(["lj", f"{'long-' * 5}name=morse", Lacking()], frames, out=tmp_path / "run")
+    return run_eval(
+        ["lj", f"{'long-' * 5}name=morse", Lacking()], frames, out=tmp_path / "run", settings=Settings()
+    )
 
 
 @dataclass(frozen=True)
-class Lacking:
+class Lacking(Potential):
     """Fails for structures of an even number of atoms."""
 
     name: str = "lacking"
     identity: str = "lacking"
-    chunk: int = 1
 
-    def predict(self, batch):
+    def compute(self, batch):
         if len(batch.numbers) % 2 == 0:
             raise ValueError("no pairs")
-        return PAIRS["morse"].predict(batch)
+        return PAIRS["morse"].compute(batch)
 
 
 def test_tables_fit_and_say_what_does_not_count(tmp_path):
@@ -373,22 +375,19 @@ def test_tables_fit_and_say_what_does_not_count(tmp_path):
     assert not run.complete
     assert "no pairs" in text
     one = made_runs.shown(error_table(replace(run, models={"lj": run.models["lj"]})))
-    assert all(shown.title in one for shown in NUMBERS)
+    assert all(shown.title in one for shown in METRICS)
     numbers = run.models["lj"].subsets["all"]
     assert f"{1e3 * numbers['force_mae'].mean:.0f} [" in one
 
 
 def test_the_page_asks_for_nothing_and_escapes_names(tmp_path):
     run = shown_run(tmp_path)
-    page = errors_page(run)
+    page = str(errors_page([run]))
     assert made_runs.HOSTILE not in page
     body = page[page.index("<body>") :]
     assert "<img" not in body
-    assert all(shown.title in body for shown in NUMBERS)
-    assert page == errors_page(run)
-    assert write_page(page, tmp_path / "new" / "page.html").read_text() == page
-    with pytest.raises(ValueError, match="is a folder"):
-        write_page(page, tmp_path)
+    assert all(shown.title in body for shown in METRICS)
+    assert page == str(errors_page([run]))
 
 
 def test_a_system_alone_and_nothing_predicted(tmp_path):
@@ -397,16 +396,15 @@ def test_a_system_alone_and_nothing_predicted(tmp_path):
     run = run_eval([Broken()], frames, out=tmp_path / "r")
     assert run.models["broken"].coverage == (0, 2)
     assert "n/a" in made_runs.shown(error_table(run))
-    assert "<figure" not in errors_page(run)
+    assert "<figure" not in str(errors_page([run]))
 
 
 @dataclass(frozen=True)
-class Broken:
+class Broken(Potential):
     name: str = "broken"
     identity: str = "broken"
-    chunk: int = 1
 
-    def predict(self, batch):
+    def compute(self, batch):
         return Prediction(np.full(len(batch), np.nan), np.zeros((len(batch.numbers), 3)))
 
 
