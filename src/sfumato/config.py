@@ -23,7 +23,7 @@ MOST_VALUES = 100_000
 
 
 class Settings(BaseModel):
-    """Frozen; numbers are finite; a key that is unknown, at any depth, is an error that names the nearest one."""
+    """Frozen; numbers are finite; an unknown key, at any depth, is an error that names the nearest one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -239,7 +239,8 @@ def test_a_label_that_is_not_finite_stops_or_is_left_out_and_counted(tmp_path: P
 
 def test_labels_declared_absent_may_lack_in_some_frames_only(tmp_path: Path) -> None:
     path = write_xyz(
-        tmp_path / "a.xyz", ["energy=1 strain='1 0 0 0 2 0 0 0 3'".replace("'", '"'), "energy=2"]
+        tmp_path / "a.xyz",
+        ['energy=1 strain="1 0 0 0 2 0 0 0 3" Lattice="9 0 0 0 9 0 0 0 9"', "energy=2"],
     )
     source = settings(
         keys={"energy": "energy", "forces": "forces", "stress": "strain"},
@@ -251,6 +252,17 @@ def test_labels_declared_absent_may_lack_in_some_frames_only(tmp_path: Path) -> 
     assert "1 frames have no stress" in done.notes
     assert frames.labels.stress is not None
     np.testing.assert_allclose(frames.labels.stress[0], np.diag([1, 2, 3]) * GPA)
+
+
+def test_a_stress_without_a_volume_is_refused(tmp_path: Path) -> None:
+    path = write_xyz(tmp_path / "a.xyz", ['energy=1 strain="1 0 0 0 2 0 0 0 3"'])
+    source = settings(
+        keys={"energy": "energy", "forces": "forces", "stress": "strain"},
+        units={"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "GPa"},
+        stress_are="stress",
+    )
+    with pytest.raises(ValueError, match=r"structure 0: stress: .*no cell with a volume"):
+        convert(path, tmp_path / "out.h5", source)
 
 
 def test_a_broken_file_names_the_place(tmp_path: Path) -> None:

@@ -148,11 +148,11 @@ def _stress(values: Any, settings: SourceSettings, factor: float, system: System
     elif found.size != 9:
         raise ValueError(f"stress: expected 6 or 9 numbers, got shape {found.shape}")
     found = found.reshape(3, 3) * factor
-    if settings.stress_are != "virial":
-        return found
     volume = abs(np.linalg.det(system.cell))
     if volume == 0:
-        raise ValueError("stress: a virial can be divided by no volume; the structure has no cell")
+        raise ValueError("stress: there is one, but the structure has no cell with a volume")
+    if settings.stress_are != "virial":
+        return found
     return np.asarray(found / volume)
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from ase.geometry import complete_cell
 from torch import Tensor
 
 from sfumato.datasets.loader import Loader, orientations
@@ -257,6 +258,9 @@ def as_sample(whole: Whole, graphs: Graphs, dtype: torch.dtype) -> Sample:
     """
     batch, labels, turn = whole.batch, whole.labels, whole.turn
     positions, cell, stress = batch.positions, batch.cell, labels.stress
+    if stress is not None:
+        # A molecule beside crystals has no stress to compare, but one is computed, per volume.
+        cell = np.stack([complete_cell(vectors) for vectors in cell])
     vectors = {"forces": labels.forces, "noise": whole.noise}
     vectors |= {"known": whole.known_forces, "stretch": whole.stretch}
     if turn is not None:
