@@ -7,9 +7,9 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from sfumato.commands.console import console
 from sfumato.execution.runner import Tally
 from sfumato.words import duration
 
@@ -38,16 +38,16 @@ class ProgressLine:
 
     def __init__(self, what: str, unit: str) -> None:
         self.what, self.unit = what, unit
-        console = Console(stderr=True)
+        screen = console(stderr=True)
         self._bar = (
             Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=20),
-                TextColumn("{task.fields[facts]}"),
-                console=console,
+                TextColumn("{task.fields[facts]}", markup=False),
+                console=screen,
                 transient=True,
             )
-            if console.is_terminal
+            if screen.is_terminal
             else None
         )
         self._id = self._bar.add_task(what, total=None, facts="") if self._bar else None
@@ -56,6 +56,8 @@ class ProgressLine:
 
     def __call__(self, tally: Tally) -> None:
         """Show the tally."""
+        if tally.warning and self._tally is None:
+            self.say(f"warning: {tally.warning}")
         self._tally = tally
         facts = summary(tally, self.unit)
         if self._bar is not None and self._id is not None:
@@ -70,7 +72,7 @@ class ProgressLine:
             took = f" in {duration(self._tally.seconds)}" if self._tally.done else ", nothing left to do"
             self.say(summary(self._tally, self.unit) + took)
             if self._tally.last_failure:
-                self.say(f"last failure: {self._tally.last_failure}")
+                self.say(f"last failure: {self._tally.last_failure.strip()}")
 
     def say(self, text: str) -> None:
         """Print a line about this run."""

@@ -28,16 +28,18 @@ def progress(what: str, unit: str) -> Iterator[Watch]:
 @contextmanager
 def download(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show the bytes of a download."""
-    from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    from sfumato.commands.console import console
+
+    columns = (TextColumn("{task.description}", markup=False), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True)) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 def say(content: RenderableType) -> None:
-    from rich.console import Console
+    """Print a text or a table on standard output, every character as it is."""
+    from sfumato.commands.console import console
 
-    Console().print(content, highlight=False, soft_wrap=isinstance(content, str))
+    console().print(content, soft_wrap=isinstance(content, str))

@@ -1,0 +1,111 @@
+"""What commands show is what was meant, in any terminal, and however they end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from rich.table import Table
+
+from sfumato.commands.ending import exit_code
+from sfumato.commands.progress import ProgressLine
+from sfumato.commands.screen import say
+from sfumato.execution.runner import Stopped, Tally
+
+NAMES = ["runs[v2]", "[/red]", "[bold]x[/bold]", "a :smile: b", "[link=x]y"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_shown_as_they_were_typed(capsys, name):
+    say(f"records: {name}")
+    table = Table(name, title=name)
+    table.add_row(name)
+    say(table)
+    shown = capsys.readouterr().out
+    assert f"records: {name}" in shown
+    assert shown.count(name) >= 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_progress_takes_any_name_also_on_a_terminal(monkeypatch, capsys, name):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    with ProgressLine(name, "frames") as line:
+        line(Tally(total=3))
+        line(Tally(total=3, done=1, failed=1, seconds=1.0, last_failure=name))
+    line.finish()
+    shown = capsys.readouterr().err
+    assert f"last failure: {name}" in shown
+
+
+def test_a_batch_log_gets_lines_with_all_that_is_known(monkeypatch, capsys):
+    monkeypatch.setattr("sfumato.commands.progress.LINE_SECONDS", 0.0)
+    with ProgressLine("lj", "frames") as line:
+        line(Tally(total=100, skipped=20, done=20, failed=3, seconds=10.0, warning="no locks"))
+        line(Tally(total=100, skipped=20, done=40, failed=3, seconds=20.0, warning="no locks"))
+    assert capsys.readouterr().err.splitlines() == [
+        "lj: warning: no locks",
+        "lj: 40/100 frames, 3 failed, 2 frames/s, 30 s left",
+        "lj: 60/100 frames, 3 failed, 2 frames/s, 20 s left",
+    ]
+
+
+def start(body, **options):
+    code = f"import sys, time\nfrom sfumato.commands.ending import exit_code\nfrom sfumato.commands.screen import say\ndef work():\n{body}\n"
+    code += "sys.exit(exit_code(work))"
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        **({"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options),
+    )
+
+
+@pytest.mark.parametrize("how", ["say", "print"])
+def test_an_output_that_nobody_reads_ends_a_command_without_a_word(how):
+    process = start(f"    for k in range(100_000): {how}(f'line {{k}}')\n    return 0")
+    assert process.stdout.readline() == "line 0\n"
+    process.stdout.close()
+    with process.stderr as errors:
+        assert errors.read() == ""
+    assert process.wait() == 141
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_an_output_that_cannot_be_written_is_an_error_of_one_line():
+    with open("/dev/full", "w") as full:
+        process = start("    print('x')\n    return 0", stdout=full)
+        errors = process.communicate(timeout=20)[1]
+    assert (process.returncode, errors) == (2, "sfumato: standard output: No space left on device\n")
+
+
+def test_ctrl_c_ends_a_command_with_a_line_and_without_a_traceback():
+    process = start("    print('here', flush=True)\n    time.sleep(60)")
+    process.stdout.readline()
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20)[1] == "stopped by SIGINT\n"
+    assert process.returncode == 130
+
+
+def test_a_stopped_run_says_how_to_go_on(capsys):
+    def work():
+        raise Stopped(signal.SIGTERM)
+
+    assert exit_code(work) == 143
+    assert capsys.readouterr().err == "stopped by SIGTERM; the same command continues where it was\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_encoding_without_our_characters_is_no_hindrance(encoding):
+    body = (
+        "    from rich.table import Table\n    table = Table('FSD in eV/Å ∕ →')\n"
+        "    table.add_row('±–')\n    say(table)\n    say('α')\n    print('Å', file=sys.stderr)\n    return 0"
+    )
+    process = start(body, encoding=encoding, env=os.environ | {"PYTHONIOENCODING": encoding})
+    assert "| FSD in eV/" in process.communicate(timeout=20)[0]
+    assert process.returncode == 0
+
+
+def test_exit_codes_pass():
+    assert [exit_code(lambda code=code: code) for code in (0, 1, 2)] == [0, 1, 2]
