@@ -18,7 +18,7 @@ from types import FrameType
 import torch
 
 from sfumato.datasets.check import STATEMENTS, check_frames
-from sfumato.datasets.named import frames_path
+from sfumato.datasets.named import frames_path, verify_frames
 from sfumato.training import state
 from sfumato.training.distributed import Group, connect, lead
 from sfumato.training.loop import train
@@ -55,10 +55,12 @@ def run(
         How it ended; a run that was stopped goes on when this is called again.
 
     Raises:
-        ValueError: data that is not fit to train on, and what `read_run` and `train` raise.
+        ValueError: data that is damaged or not fit to train on, and what `read_run` and `train` raise.
     """
     settings = read_run(config, changes)
-    if lead() and not (Path(folder) / state.NAME).exists():
+    if lead() and (Path(folder) / state.NAME).exists():
+        verify_frames(settings.data.path)
+    elif lead():
         require_sound(settings)
     keep_memory()
     group = connect(settings)

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from sfumato.config import Settings, explained
+from sfumato.config import Settings, explained, read_yaml
 from sfumato.datasets.loader import LoaderSettings
 from sfumato.models.config import NetworkConfig
 from sfumato.models.families import read_config, stated_architecture
@@ -189,14 +189,7 @@ def read_run(path: str | Path, changes: Sequence[str] = ()) -> TrainSettings:
     Raises:
         ValueError: a file that is no YAML, an unknown key or a value that does not fit; says which and where.
     """
-    import yaml
-
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: cannot be read as YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected key: value lines, found {type(values).__name__}")
+    values = read_yaml(path)
     for change in changes:
         _change(values, change)
     try:
