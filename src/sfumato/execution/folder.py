@@ -7,7 +7,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -65,10 +65,14 @@ class RunFolder:
         _require_form(manifest, path)
         return upgraded(manifest)
 
-    def begin(self, manifest: Mapping[str, Any]) -> None:
+    def begin(self, manifest: Mapping[str, Any], reads: Sequence[int] = ()) -> None:
         """Write the manifest, keeping the models of earlier calls.
 
         Processes that begin at once do so one after the other, and none loses another's models.
+
+        Args:
+            manifest: what is asked for now.
+            reads: earlier versions of the protocol whose folders may go on as one of this version.
 
         Raises:
             RunFolderError: the folder holds another protocol or other data.
@@ -77,6 +81,8 @@ class RunFolder:
         with self._alone():
             if (self.path / MANIFEST).exists():
                 before = self.manifest()
+                if before["version"] in reads:
+                    before["version"] = manifest["version"]
                 for what in ("protocol", "version", "data"):
                     if _identity(before[what]) != _identity(manifest[what]):
                         raise RunFolderError(

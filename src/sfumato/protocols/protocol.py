@@ -46,6 +46,7 @@ class Protocol(ABC):
             fields are options of the command line, explained by its docstring.
         data: the default data set.
         unit: what the progress counts.
+        reads: earlier versions whose run folders this one can analyze, because they computed the same.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Protocol(ABC):
     settings: type[BaseModel]
     data: str
     unit: str = "structures"
+    reads: tuple[int, ...] = ()
 
     @abstractmethod
     def read(self, data: str | Path, settings: Any) -> Any:

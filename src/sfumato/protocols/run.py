@@ -64,7 +64,7 @@ def run(
     folder = RunFolder(Path(out) if out else default_folder(p, data))
     tasks = list(p.plan(data, asked))
     manifest = _manifest(p, data, spec, asked, chosen)
-    folder.begin(manifest)
+    folder.begin(manifest, p.reads)
     results = {}
     for model in chosen:
         records = perform(tasks, model, folder, way)
@@ -85,7 +85,7 @@ def load_run(folder: str | Path, protocol: Protocol | None = None) -> Run:
     run_folder = RunFolder(Path(folder))
     manifest = run_folder.manifest()
     p = protocol or find_protocol(manifest["protocol"])
-    if (manifest["protocol"], manifest["version"]) != (p.name, p.version):
+    if manifest["protocol"] != p.name or manifest["version"] not in (p.version, *p.reads):
         raise RunFolderError(
             f"{folder}: a run of {manifest['protocol']!r} version {manifest['version']}, not {p.name!r} "
             f"version {p.version}; measure again with: {_command(p, manifest)}"

@@ -23,7 +23,8 @@ class BSCT(Protocol):
     """Predict bond scans, measure how smooth the prediction is."""
 
     name = "bsct"
-    version = 1
+    version = 2
+    reads = (1,)
     summary = "Bond Smoothness Characterization Test: predict bond scans, measure their smoothness."
     settings = Settings
     data = "bsct-mini"

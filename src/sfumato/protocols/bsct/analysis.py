@@ -16,17 +16,21 @@ from sfumato.execution.records import Record
 from sfumato.jobs.evaluate import Evaluate
 from sfumato.jobs.frames import energies_and_forces, frames_of
 from sfumato.jobs.job import Task
+from sfumato.metrics.curves import excess_variation, full_turn, spurious_points, well_and_wall
+from sfumato.metrics.extrema import Extremum, false_extrema
 from sfumato.metrics.forces import energy_mae_aligned, energy_mae_raw, force_mae
 from sfumato.metrics.smoothness import (
     Sides,
     fsd,
-    spurious_points,
-    well_and_wall,
+    fsd_outside,
+    fsd_position,
+    work_energy_order,
     work_energy_residual,
 )
-from sfumato.metrics.stats import Estimate, by_stratum, paired_difference, stratified_bootstrap
+from sfumato.metrics.stats import Estimate, estimates, estimates_by_stratum, paired_difference
 from sfumato.protocols.bsct.settings import Settings
 from sfumato.protocols.protocol import Result
+from sfumato.reference.scans import lever
 from sfumato.systems import Floats, Scan, ScanSet
 from sfumato.words import plain
 
@@ -111,17 +115,12 @@ class ModelResult(Result):
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """Mean and 95 % interval of every metric over the scans where it applies."""
-        return {
-            name: stratified_bootstrap(values, self._strata, rng=self._rng())
-            for name, values in self._columns.items()
-        }
+        return estimates(self._columns, self._strata, rng=self._rng())
 
     @cached_property
     def by_bond(self) -> dict[str, dict[str, Estimate]]:
         """The same for each bond type: metric → bond type → estimate."""
-        return {
-            name: by_stratum(values, self._strata, rng=self._rng()) for name, values in self._columns.items()
-        }
+        return estimates_by_stratum(self._columns, self._strata, rng=self._rng())
 
     @property
     def _strata(self) -> list[str]:
@@ -209,22 +208,74 @@ def scan_metrics(scan: Scan, energy: Floats, forces: Floats, settings: Settings)
     on_frames = slice(None, None, settings.refine)
     e, f = energy[on_frames][use], forces[on_frames][use]
     minimum = int(np.argmin(reference_energy))
-    residual = work_energy_residual(
-        energy,
-        forces,
-        path_positions(scan, settings.refine),
-        int(np.flatnonzero(use)[minimum]) * settings.refine,
-    )
-    spurious = spurious_points(b, reference_energy, e)
-    well = well_and_wall(b, reference_energy, e)
-    return {
-        **_sides(
-            settings.fsd.name, fsd(b, reference_energy, reference_forces, f, settings=settings.fsd, energy=e)
-        ),
+    values = {
         **_sides("force_mae", force_mae(reference_forces, f, minimum)),
         **_sides("energy_mae_aligned", energy_mae_aligned(reference_energy, e, minimum)),
         **_sides("energy_mae_raw", energy_mae_raw(reference_energy, e, minimum)),
-        **_sides(residual_name(settings), residual),
+    }
+    pair = (b, reference_energy, reference_forces, f)
+    frame = int(np.flatnonzero(use)[minimum])
+    return (
+        _smoothness(pair, e, settings)
+        | values
+        | _work(scan, energy, forces, frame, settings)
+        | _shape(scan, e)
+    )
+
+
+Forces = tuple[Floats, Floats, Floats, Floats]
+"""Coordinate, reference energies and forces, and predicted forces of the labeled frames."""
+
+
+def _smoothness(pair: Forces, energy: Floats, settings: Settings) -> Values:
+    """Return the FSD as published, without the surroundings of the minimum, and where it is read."""
+    how, name = settings.fsd, settings.fsd.name
+    outside = fsd_outside(*pair, settings=how, energy=energy)
+    position = fsd_position(*pair, settings=how, energy=energy)
+    return {
+        **_sides(name, fsd(*pair, settings=how, energy=energy)),
+        **_sides(name.replace("fsd", "fsd_outside", 1), outside),
+        name.replace("fsd", "fsd_position", 1): position,
+    }
+
+
+def _work(scan: Scan, energy: Floats, forces: Floats, frame: int, settings: Settings) -> Values:
+    """Return the work–energy residual of the path, and how fast it falls from every other step to every step.
+
+    Args:
+        scan: the reference.
+        energy: (P,) eV on the refined path.
+        forces: (P, N, 3) eV/Å.
+        frame: of the reference minimum.
+        settings: see Settings.
+    """
+    path, start = path_positions(scan, settings.refine), frame * settings.refine
+    odd = len(path) - (len(path) + 1) % 2  # a last step that has no partner is left out
+    order = work_energy_order(energy[:odd], forces[:odd], path[:odd], min(start // 2, odd // 2))
+    name = residual_name(settings)
+    return {
+        **_sides(name, work_energy_residual(energy, forces, path, start)),
+        **_sides(name.replace("residual", "order"), order.order),
+    }
+
+
+def _shape(scan: Scan, energy: Floats) -> Values:
+    """Return what is wrong with the shape of the energy curve of the labeled frames, (F,) eV."""
+    use = scan.labeled
+    b, reference = scan.coordinate[use], scan.energy[use]
+    arm = lever(scan) if scan.kind == "torsion" else None
+    period = None if arm is None else full_turn(scan.coordinate, float(arm.mean()))
+    false = false_extrema(b, reference, energy, period=period)
+    spurious = spurious_points(b, reference, energy, period=period)
+    well = well_and_wall(b, reference, energy)
+    return {
+        "false_barrier": false.false_barrier,
+        "false_barrier_position": _position(false.barriers),
+        "false_barriers": len(false.barriers),
+        "false_well": false.false_well,
+        "false_well_position": _position(false.wells),
+        "false_wells": len(false.wells),
+        "excess_variation": excess_variation(b, reference, energy, period=period),
         "spurious_minima": spurious.minima,
         "spurious_maxima": spurious.maxima,
         "spurious_inflections": spurious.inflections,
@@ -232,6 +283,11 @@ def scan_metrics(scan: Scan, energy: Floats, forces: Floats, settings: Settings)
         "well_depth_error": well.depth,
         "wall_error": well.wall,
     }
+
+
+def _position(extrema: tuple[Extremum, ...]) -> float:
+    """Return where the largest is on the coordinate, Å; nan where there is none."""
+    return extrema[0].position if extrema else float("nan")
 
 
 def residual_name(settings: Settings) -> str:
