@@ -13,16 +13,14 @@ import pytest
 
 from sfumato.datasets import named as datasets
 from sfumato.execution.pool import PoolSettings
+from sfumato.metrics.curves import StationaryPoints, spurious_points, stationary_points
+from sfumato.metrics.extrema import false_extrema
 from sfumato.metrics.forces import energy_mae_raw, force_mae
-from sfumato.metrics.smoothness import (
-    StationaryPoints,
-    fsd,
-    spurious_points,
-    stationary_points,
-    work_energy_residual,
-)
+from sfumato.metrics.smoothness import fsd, work_energy_residual
+from sfumato.potentials.potential import Batch
+from sfumato.potentials.specs import load as load_potential
 from sfumato.protocols.run import run_bsct
-from sfumato.systems import ScanSet
+from sfumato.systems import ScanSet, System
 from tests import SHARED
 
 DATA = SHARED / "data"
@@ -124,6 +122,54 @@ def test_known_defects_of_real_potentials_are_counted():
     assert spurious["sevennet-0"]["O-P/1720"] == StationaryPoints(1, 1, 2)  # a second well at 1.70 Å
     assert spurious["chgnet-0.3.0"]["N-O/3040"].maxima == 1  # its wall turns over at 0.73 Å
     assert spurious["chgnet-0.3.0"]["C-O/64"].maxima == 1
+
+
+def test_false_barriers_and_wells_of_real_potentials():
+    scans = golden_scans()
+    found = {}
+    for calculator in CALCULATORS:
+        with np.load(DATA / "golden-bsct" / f"{calculator}.npz") as p:
+            found[calculator] = {
+                name: false_extrema(b, E, p[f"{name}/energy"]) for name, (b, E, _, _) in scans.items()
+            }
+            for name, (b, E, _, _) in scans.items():
+                # The reference, judged by a potential that is smooth: no bend of it is taken for false.
+                if calculator == "gfn2-xtb":
+                    assert false_extrema(b, p[f"{name}/energy"], E)[:2] == ((), ()), name
+    assert all(one[:2] == ((), ()) for one in found["gfn2-xtb"].values())
+    well = found["sevennet-0"]["O-P/1720"]
+    assert well.false_barrier == pytest.approx(0.0153, abs=1e-3)
+    wall = found["chgnet-0.3.0"]["N-O/3040"]
+    assert wall.barriers[0] == pytest.approx((0.727, 3.491), abs=1e-3)
+    assert sum(one.false_barrier > 0 for one in found["chgnet-0.3.0"].values()) == 4
+
+
+@pytest.mark.slow
+def test_gfn2_has_no_false_extremum_on_ninety_scans_of_nine_bond_types():
+    pytest.importorskip("tblite", reason="needs the extra xtb")
+    golden_scans()
+    whole = datasets.load(DATA / "bsct-spice.tar.zst")
+    rng = np.random.default_rng(13)
+    types = sorted({scan.stratum for scan in whole})
+    names = [
+        str(name)
+        for kind in types
+        for name in rng.choice(sorted(s.name for s in whole if s.stratum == kind), 10, replace=False)
+    ]
+    scans = {scan.name: scan for scan in whole}
+    potential = load_potential("gfn2-xtb")
+    planted = 0
+    for name in names:
+        scan = scans[name]
+        batch = Batch.of([System(scan.numbers, x) for x in scan.positions])
+        energy = np.asarray(potential.predict(batch).require().energy, dtype=float)
+        reference = np.where(scan.labeled, scan.energy, np.nan)
+        assert false_extrema(scan.coordinate, reference, energy)[:2] == ((), ()), name
+        keep = scan.labeled
+        assert false_extrema(scan.coordinate[keep], energy[keep], scan.energy[keep])[:2] == ((), ()), name
+        bump = 0.2 * np.exp(-0.5 * ((scan.coordinate - 1.5 * scan.coordinate[energy.argmin()]) / 0.06) ** 2)
+        planted += false_extrema(scan.coordinate, reference, energy + bump).false_barrier > 0.1
+    assert planted >= 85  # it would have been seen
 
 
 @pytest.mark.slow

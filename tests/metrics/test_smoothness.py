@@ -1,25 +1,19 @@
-"""FSD, work-energy residual, shape counts and well errors: closed forms."""
+"""FSD and work-energy residual: closed forms."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from scipy.signal import find_peaks
 
-from sfumato.metrics import smoothness
 from sfumato.metrics.smoothness import (
     FSDSettings,
     Sides,
-    StationaryPoints,
     fsd,
     fsd_log_ratio,
+    fsd_outside,
+    fsd_position,
     fsd_profile,
-    spurious_points,
-    stationary_points,
-    well_and_wall,
+    work_energy_order,
     work_energy_residual,
 )
 
@@ -171,6 +165,34 @@ def test_wrong_arrays_are_refused(arguments, message):
         fsd(*arguments)
 
 
+def test_outside_and_position_by_hand():
+    # The minimum is the frame at 1.1: both of its intervals touch the margin of 0.1 Å, the last does not.
+    assert fsd_outside(BOND, ENERGY, TRUE, FOUND) == pytest.approx((20 / 3, np.nan, 20 / 3), nan_ok=True)
+    near = fsd_outside(BOND, ENERGY, TRUE, FOUND, margin=0.0)
+    np.testing.assert_allclose(near, fsd(BOND, ENERGY, TRUE, FOUND))
+    assert fsd_position(BOND, ENERGY, TRUE, FOUND) == pytest.approx(1.05 - 1.1)
+    assert np.isnan(fsd_outside(BOND, ENERGY, TRUE, FOUND, margin=2.0)).all()
+    assert np.isnan(fsd_position(BOND, ENERGY, TRUE, TRUE))
+    one = np.where(np.arange(4) == 2, ENERGY, NAN)
+    assert np.isnan(fsd_position(BOND, one, TRUE, FOUND))
+
+
+def test_outside_and_position_take_the_settings_of_the_fsd():
+    alpha = FSDSettings(coordinate="alpha")
+    assert fsd_outside(BOND, ENERGY, TRUE, FOUND, settings=alpha).full == pytest.approx(40 / 3)
+    b, E, F = harmonic(101)
+    bent = F * (1 + 0.3 * (b > 1.8))  # a force off by a factor from 0.3 Å beyond the minimum on
+    assert fsd_position(b, E, along_x(F), along_x(bent)) == pytest.approx(0.305)
+    assert fsd_outside(b, E, along_x(F), along_x(bent)) == fsd(b, E, along_x(F), along_x(bent))
+    softer = F * (1 - 0.5 * (np.abs(b - 1.5) < 0.085))
+    assert abs(fsd_position(b, E, along_x(F), along_x(softer))) < 0.1
+    assert (
+        fsd_outside(b, E, along_x(F), along_x(softer)).full
+        == 0.0
+        < fsd(b, E, along_x(F), along_x(softer)).full
+    )
+
+
 # --- FSD in closed form: what grid and floor do --------------------------------------------------------
 
 
@@ -315,130 +337,44 @@ def test_work_energy_refuses(arguments, message):
         work_energy_residual(*arguments)
 
 
-# --- shape counts --------------------------------------------------------------------------------------
+def order_of(energy, force, least: float = 1e-6):
+    x = np.linspace(0.9, 2.1, 201)
+    return work_energy_order(energy(x), along_x(force(x)), along_x(x), 50, least=least)
 
 
-def morse(b, depth=4.0, a=2.0, b0=1.5):
-    return depth * (1 - np.exp(-a * (b - b0))) ** 2
+def test_the_order_is_that_of_the_worst_interval():
+    def energy(x):
+        return np.exp(-3 * (x - 1.2))
+
+    def force(x):
+        return 3 * energy(x)
+
+    smooth = order_of(energy, force)
+    assert smooth.order.full == pytest.approx(3.0, abs=0.02)
+    assert smooth.order.stretch == pytest.approx(3.0, abs=0.02)
+    x = np.linspace(0.9, 2.1, 201)
+    assert smooth.fine == work_energy_residual(energy(x), along_x(force(x)), along_x(x), 100)
+    assert smooth.coarse == work_energy_residual(energy(x[::2]), along_x(force(x[::2])), along_x(x[::2]), 50)
+
+    step = order_of(lambda x: energy(x) + 2e-5 * (x > 1.803), force)
+    assert smooth.coarse.full > 2e-5  # the wall leaves more than the step, and does not hide it
+    assert step.order.full == step.order.stretch == pytest.approx(0.0, abs=0.3)
+    assert step.order.compress == pytest.approx(3.0, abs=0.02)
+    assert 0.9 + 0.012 * step.position < 1.803 < 0.9 + 0.012 * (step.position + 1)
 
 
-def uneven(seed: int, low: float, high: float, frames: int) -> np.ndarray:
-    steps = np.random.default_rng(seed).uniform(0.3, 1.7, frames - 1)
-    return low + (high - low) * np.concatenate([[0], np.cumsum(steps)]) / steps.sum()
+def test_the_order_of_a_kink_and_of_a_force_that_is_no_gradient_is_below_two():
+    kink = order_of(lambda x: 0.2 * np.maximum(x - 1.8013, 0), lambda x: -0.2 * (x > 1.8013))
+    assert kink.order.full < 2
+    wrong = order_of(lambda x: 0 * x, lambda x: 0.02 + 0.01 * x)
+    assert wrong.order.full == pytest.approx(1.0, abs=0.05)
 
 
-@settings(deadline=None)  # the first call imports scipy.signal
-@given(seed=st.integers(0, 200), shift=st.floats(-1e5, 1e5))
-def test_counts_of_known_curves_on_uneven_grids(seed, shift):
-    b = uneven(seed, 0.76, 3.04, 120)
-    assert stationary_points(b, morse(b) + shift) == StationaryPoints(1, 0, 1)
-    z = b - 1.9
-    double = 3 * z**4 - 3 * z**2 + 0.2 * z  # minima near ±0.7, maximum near 0, slope extrema at ±1/√6
-    assert stationary_points(b, double + shift) == StationaryPoints(2, 1, 2)
-    assert stationary_points(b, 5 * (3.2 - b) + shift) == StationaryPoints(0, 0, 0)
-
-
-def test_the_ends_of_a_scan_do_not_count():
-    b = np.linspace(1, 2, 50)
-    assert stationary_points(b, (b - 1) ** 2) == StationaryPoints(0, 0, 0)
-    assert stationary_points(b, -((b - 2) ** 2)) == StationaryPoints(0, 0, 0)
-    assert stationary_points([1.0], [2.0]) == stationary_points([1.0, 2.0], [2.0, 1.0]) == (0, 0, 0)
-
-
-def test_a_plateau_is_one_point_and_a_level_tail_is_none():
-    assert stationary_points(np.arange(6.0), [0, 2, 2, 2, 0, 0.0])[:2] == (0, 1)
-    b = np.linspace(0.8, 3, 100)
-    cut = np.where(b < 2.2, morse(b) - morse(np.array(2.2)), 0.0)  # joins without a jump, level after
-    assert stationary_points(b, cut)[:2] == (1, 0)
-
-
-@pytest.mark.parametrize(("height", "counted"), [(0.8e-3, 0), (1.2e-3, 1)])
-def test_a_bump_counts_from_the_energy_tolerance_up(height, counted):
-    b = np.linspace(0, 1, 51)
-    bump = -0.5 * np.abs(b - 0.2) + np.where(b > 0.2, 0.5 * (b - 0.2), 0)  # up, then level
-    bump = bump + height * np.exp(-(((b - 0.7) / 0.05) ** 2))
-    assert stationary_points(b, bump, slope_tolerance=10).maxima == counted
-
-
-def test_a_kink_of_one_energy_tolerance_is_just_below_the_slope_tolerance_on_the_released_grid():
-    b = np.linspace(0.76, 3.04, 100)
-    out = np.zeros(100)
-    out[70] = 1e-3  # one frame displaced by the energy tolerance in the level tail
-    assert stationary_points(b, morse(b) + 0.9 * out).inflections == 1
-    assert stationary_points(b, morse(b) + 20 * out).inflections > 1
-
-
-def test_spurious_points_are_those_beyond_the_reference():
-    b = np.linspace(0.76, 3.04, 100)
-    bump = 0.5 * np.exp(-(((b - 2.4) / 0.1) ** 2))
-    assert spurious_points(b, morse(b), morse(b) - 1e4) == StationaryPoints(0, 0, 0)
-    # On a concave tail a bump is convex at both feet: the curvature changes sign four times.
-    assert spurious_points(b, morse(b), morse(b) + bump) == StationaryPoints(1, 1, 4)
-    # What the prediction lacks is not a negative count.
-    assert spurious_points(b, morse(b) + bump, morse(b)) == StationaryPoints(0, 0, 0)
-    assert spurious_points(b, morse(b), morse(b) + bump, energy_tolerance=2, slope_tolerance=50).maxima == 0
-
-
-def test_spurious_points_skip_unlabeled_frames_and_refuse_bad_predictions():
-    b = np.linspace(0.76, 3.04, 100)
-    reference, predicted = morse(b), morse(b)
-    reference[[9, 10]], predicted[9] = NAN, 1e6
-    assert spurious_points(b, reference, predicted) == StationaryPoints(0, 0, 0)
-    predicted[50] = NAN
-    with pytest.raises(ValueError, match=r"predicted energy: not finite in 1 of 98 frames \(50\)"):
-        spurious_points(b, reference, predicted)
-    with pytest.raises(ValueError, match="energy: not finite"):
-        stationary_points(b, predicted)
-    with pytest.raises(ValueError, match="must not be negative"):
-        stationary_points(b, morse(b), slope_tolerance=-1)
-    with pytest.raises(ValueError, match="increase"):
-        stationary_points(b[::-1], morse(b))
-
-
-# --- well and wall -------------------------------------------------------------------------------------
-
-
-@settings(deadline=None)
-@given(
-    seed=st.integers(0, 500),
-    k=st.floats(1, 100),
-    center=st.floats(1.3, 1.7),
-    shift=st.floats(-1e3, 1e3),
-)
-def test_well_is_exact_for_quadratics_on_any_grid(seed, k, center, shift):
-    b = uneven(seed, 1.0, 2.0, 25)
-    errors = well_and_wall(b, 20 * (b - 1.5) ** 2, k * (b - center) ** 2 + shift)
-    expected = (center - 1.5, k * (2 - center) ** 2 - 5, k * (1 - center) ** 2 - 5)
-    np.testing.assert_allclose(errors, expected, atol=1e-7)
-
-
-def test_a_minimum_at_an_end_has_no_position_and_no_depth_or_wall_of_its_own():
-    b = np.linspace(1, 2, 11)
-    well = 20 * (b - 1.5) ** 2  # depth 5, wall 5
-    right = well_and_wall(b, well, 4 * (2 - b))  # repulsive only: depth 0, wall 4
-    left = well_and_wall(b, well, 3 * (b - 1))  # attractive only: depth 3, wall 0
-    assert np.isnan([right.position, left.position]).all()
-    np.testing.assert_allclose([right.depth, right.wall, left.depth, left.wall], [-5, -1, -2, -5])
-    assert np.isnan(well_and_wall(b, 4 * (2 - b), well).position)
-    np.testing.assert_allclose(well_and_wall(b, 4 * (2 - b), well)[1:], [5, 1])
-
-
-def test_well_of_one_labeled_frame_is_not_applicable_and_nan_frames_are_skipped():
-    b = np.linspace(1, 2, 11)
-    reference, predicted = 20 * (b - 1.5) ** 2, 20 * (b - 1.52) ** 2
-    assert np.isnan(well_and_wall(b, np.where(b == 1, 1.0, NAN), predicted)).all()
-    reference[[2, 8]], predicted[2] = NAN, NAN
-    np.testing.assert_allclose(well_and_wall(b, reference, predicted).position, 0.02)
-    predicted[3] = np.inf
-    with pytest.raises(ValueError, match=r"not finite in 1 of 9 frames \(3\)"):
-        well_and_wall(b, reference, predicted)
-
-
-@given(
-    hnp.arrays(
-        np.float64, st.integers(0, 30), elements=st.integers(-5, 5).map(float) | st.floats(-5, 5, width=16)
-    ),
-    st.sampled_from([0.0, 0.5, 1.0, 3.0]),
-)
-def test_peaks_are_counted_as_scipy_counts_them(curve, tolerance):
-    assert smoothness._peaks(curve, tolerance) == len(find_peaks(curve, prominence=tolerance)[0])
+def test_an_order_needs_something_to_measure_and_halved_steps():
+    exact = order_of(lambda x: x**2, lambda x: -2 * x)
+    assert np.isnan(exact.order).all()
+    assert exact.position == -1
+    with pytest.raises(ValueError, match="4 frames are not those of a path with every step halved"):
+        work_energy_order(np.zeros(4), np.zeros((4, 1, 3)), np.zeros((4, 1, 3)), 0)
+    with pytest.raises(ValueError, match=r"energy: not finite in 1 of 3 frames \(1\)"):
+        work_energy_order([0, NAN, 0], np.zeros((3, 1, 3)), np.zeros((3, 1, 3)), 0)

@@ -20,6 +20,9 @@ from sfumato.words import nearest
 Coordinate = Literal["length", "alpha"]
 Minimum = Literal["reference", "own"]
 
+OUTSIDE = 0.1
+"""Å from the minimum; beyond, the FSD no longer reads where the well sits."""
+
 
 class Sides(NamedTuple):
     """A number over the whole scan and over its two sides; nan where a side has fewer than two frames.
@@ -137,7 +140,12 @@ def check_minimum(minimum: int, frames: int) -> int:
     return int(minimum)
 
 
-def _increasing(coordinate: Floats) -> Floats:
+def increasing(coordinate: Floats) -> Floats:
+    """Return the coordinate, (F,), if it increases from frame to frame.
+
+    Raises:
+        ValueError: it does not, or is not finite.
+    """
     if not (np.diff(coordinate) > 0).all():
         raise ValueError("coordinate: must be finite and increase from frame to frame")
     return coordinate
@@ -170,7 +178,7 @@ def _log_ratio(
     def log_square(change: Floats) -> Floats:
         return np.asarray(np.log(np.maximum((change**2).sum(axis=(1, 2)), settings.floor**2)))
 
-    return _increasing(length[used]), log_square(predicted - zero) - log_square(truth - truth[m]), m
+    return increasing(length[used]), log_square(predicted - zero) - log_square(truth - truth[m]), m
 
 
 def _slopes(length: Floats, log_ratio: Floats, settings: FSDSettings) -> Floats:
@@ -278,6 +286,81 @@ def fsd(
     return Sides.of_intervals(_slopes(length, log_ratio, settings), m, np.max)
 
 
+def fsd_outside(
+    coordinate: ArrayLike,
+    reference_energy: ArrayLike,
+    reference_forces: ArrayLike,
+    forces: ArrayLike,
+    *,
+    settings: FSDSettings = FSDSettings(),
+    energy: ArrayLike | None = None,
+    margin: float = OUTSIDE,
+) -> Sides:
+    """Return the Force Smoothness Deviation of one scan without the surroundings of its minimum.
+
+    Within about 0.1 Å of the minimum the logarithm of the FSD magnifies forces that are smooth but off by a
+    shift of the well; beyond, what is left are features of the curve.
+
+    Args:
+        coordinate: (F,) bond length in Å, increasing.
+        reference_energy: (F,) eV; nan where the reference failed.
+        reference_forces: (F, N, 3) eV/Å; nan likewise.
+        forces: (F, N, 3) predicted, eV/Å.
+        settings: as `fsd`.
+        energy: as `fsd`.
+        margin: Å; intervals with an end closer than this to the frame of the reference minimum do not count.
+
+    Returns:
+        1/Å, as `fsd`; nan on a side without an interval beyond the margin.
+
+    Raises:
+        ValueError: as `fsd_profile`.
+    """
+    length, log_ratio, m = _log_ratio(
+        coordinate, reference_energy, reference_forces, forces, settings=settings, energy=energy
+    )
+    far = np.abs(length - length[m]) >= margin - 1e-9
+    slopes = np.where(far[1:] & far[:-1], _slopes(length, log_ratio, settings), -np.inf)
+    sides = Sides.of_intervals(slopes, m, np.max)
+    return Sides(*(value if math.isfinite(value) else math.nan for value in sides))
+
+
+def fsd_position(
+    coordinate: ArrayLike,
+    reference_energy: ArrayLike,
+    reference_forces: ArrayLike,
+    forces: ArrayLike,
+    *,
+    settings: FSDSettings = FSDSettings(),
+    energy: ArrayLike | None = None,
+) -> float:
+    """Return where on the scan its Force Smoothness Deviation is read.
+
+    Args:
+        coordinate: (F,) bond length in Å, increasing.
+        reference_energy: (F,) eV; nan where the reference failed.
+        reference_forces: (F, N, 3) eV/Å; nan likewise.
+        forces: (F, N, 3) predicted, eV/Å.
+        settings: as `fsd`.
+        energy: as `fsd`.
+
+    Returns:
+        Å, the middle of the interval with the largest slope minus the bond length of the reference minimum;
+        nan with fewer than two frames, and where all slopes are zero.
+
+    Raises:
+        ValueError: as `fsd_profile`.
+    """
+    length, log_ratio, m = _log_ratio(
+        coordinate, reference_energy, reference_forces, forces, settings=settings, energy=energy
+    )
+    slopes = _slopes(length, log_ratio, settings)
+    if not slopes.any():
+        return math.nan
+    largest = int(slopes.argmax())
+    return float((length[largest] + length[largest + 1]) / 2 - length[m])
+
+
 def work_energy_residual(energy: ArrayLike, forces: ArrayLike, positions: ArrayLike, minimum: int) -> Sides:
     """Return the largest mismatch between an energy step and the work of the forces along a path.
 
@@ -296,163 +379,73 @@ def work_energy_residual(energy: ArrayLike, forces: ArrayLike, positions: ArrayL
         ValueError: a wrong shape, or a value that is not finite.
     """
     E = checked(energy, (None,), "energy")
-    every = np.arange(len(E))
-    F = require_finite(checked(forces, (len(E), None, 3), "forces"), every, "forces")
+    F, x = checked(forces, (len(E), None, 3), "forces"), checked(positions, (len(E), None, 3), "positions")
+    return Sides.of_intervals(_unexplained(E, F, x), check_minimum(minimum, len(E)), np.max)
+
+
+def _unexplained(energy: Floats, forces: Floats, positions: Floats) -> Floats:
+    """Return (F − 1,) eV, the energy of each step that the trapezoid of the forces leaves."""
+    every = np.arange(len(energy))
+    E = require_finite(energy, every, "energy")
+    F = require_finite(forces, every, "forces")
     x = require_finite(checked(positions, F.shape, "positions"), every, "positions")
-    E = require_finite(E, every, "energy")
-    minimum = check_minimum(minimum, len(E))
     work = (0.5 * (F[1:] + F[:-1]) * np.diff(x, axis=0)).sum(axis=(1, 2))
-    return Sides.of_intervals(np.abs(np.diff(E) + work), minimum, np.max)
+    return np.asarray(np.abs(np.diff(E) + work))
 
 
-class StationaryPoints(NamedTuple):
-    """How many minima, maxima and inflections an energy curve has inside its scan."""
-
-    minima: int
-    maxima: int
-    inflections: int
-
-
-def _peaks(curve: Floats, tolerance: float) -> int:
-    """Count the inner maxima whose prominence, as in scipy.signal.find_peaks, reaches a tolerance."""
-    y = curve[np.concatenate([[True], np.diff(curve) != 0])] if len(curve) else curve
-    rising = np.diff(y) > 0
-    count = 0
-    for p in np.flatnonzero(rising[:-1] & ~rising[1:]) + 1:
-        left, right = y[:p][::-1], y[p + 1 :]
-        valleys = [
-            side[: np.argmax(side > y[p]) if (side > y[p]).any() else None].min() for side in (left, right)
-        ]
-        count += y[p] - max(valleys) >= tolerance
-    return int(count)
-
-
-def stationary_points(
-    coordinate: ArrayLike,
-    energy: ArrayLike,
-    *,
-    energy_tolerance: float = 1e-3,
-    slope_tolerance: float = 0.1,
-) -> StationaryPoints:
-    """Count the minima, maxima and inflections of E(b) that stand out by more than a tolerance.
-
-    An inflection is an extremum of the slope, taken as finite differences at the interval midpoints, so
-    the grid may be uneven. The ends of the scan do not count. The default slope tolerance is what an
-    energy error of one energy tolerance, up and down again, does to a slope on the released grids
-    (Δb ≈ 0.023 Å); docs/metrics.md shows that it separates noise from chemistry on the reference data.
+class WorkEnergyOrder(NamedTuple):
+    """The work–energy residual of one path at two steps, and how fast it falls.
 
     Args:
-        coordinate: (F,) Å, increasing.
-        energy: (F,) eV.
-        energy_tolerance: prominence in eV that an extremum must reach.
-        slope_tolerance: prominence in eV/Å that an extremum of the slope must reach.
+        coarse: eV, as `work_energy_residual`, on every other frame.
+        fine: eV, on all frames.
+        order: without a unit, the lowest of the intervals on each side; nan where nothing can be measured.
+        position: the number of the coarse interval, from 0, with the lowest order; −1 where there is none.
+    """
+
+    coarse: Sides
+    fine: Sides
+    order: Sides
+    position: int
+
+
+def work_energy_order(
+    energy: ArrayLike, forces: ArrayLike, positions: ArrayLike, minimum: int, *, least: float = 1e-4
+) -> WorkEnergyOrder:
+    """Return how fast the work–energy residual falls when the step is halved.
+
+    Args:
+        energy: (2K + 1,) eV along a path with one more frame in the middle of every step.
+        forces: (2K + 1, N, 3) eV/Å.
+        positions: (2K + 1, N, 3) Å.
+        minimum: the coarse frame, 0…K, at which the sides are split.
+        least: eV; the residual of an interval is looked at from here on, at either step.
 
     Returns:
-        The three counts.
+        For each interval log₂ of its coarse residual over the larger residual of its two halves: 3 where
+        energy and force are smooth, about 1 at a jump of the force and where the force is no gradient, 0
+        at a jump of the energy. The lowest is quoted, so that one bad interval is not hidden by a steep wall.
 
     Raises:
-        ValueError: a wrong shape, a value that is not finite, a coordinate that does not increase, or a
-            negative tolerance.
+        ValueError: an even number of frames, a wrong shape, or a value that is not finite.
     """
-    b = _increasing(checked(coordinate, (None,), "coordinate"))
-    E = require_finite(checked(energy, b.shape, "energy"), np.arange(len(b)), "energy")
-    if not (energy_tolerance >= 0 and slope_tolerance >= 0):
-        raise ValueError(f"tolerances: must not be negative, got {energy_tolerance} and {slope_tolerance}")
-    slope = np.diff(E) / np.diff(b)
-
-    return StationaryPoints(
-        minima=_peaks(-E, energy_tolerance),
-        maxima=_peaks(E, energy_tolerance),
-        inflections=_peaks(slope, slope_tolerance) + _peaks(-slope, slope_tolerance),
+    E = checked(energy, (None,), "energy")
+    if len(E) % 2 == 0:
+        raise ValueError(f"energy: {len(E)} frames are not those of a path with every step halved: 2K + 1")
+    F, x = checked(forces, (len(E), None, 3), "forces"), checked(positions, (len(E), None, 3), "positions")
+    minimum = check_minimum(minimum, len(E) // 2 + 1)
+    fine = _unexplained(E, F, x)
+    coarse = _unexplained(E[::2], F[::2], x[::2])
+    halves = fine.reshape(-1, 2).max(axis=1)
+    counted = np.maximum(halves, coarse) >= least
+    tiny = np.finfo(float).tiny
+    order = np.where(counted, np.log2(np.maximum(coarse, tiny) / np.maximum(halves, tiny)), np.nan)
+    sides = Sides.of_intervals(
+        order, minimum, lambda part: float(np.nanmin(part)) if np.isfinite(part).any() else math.nan
     )
-
-
-def spurious_points(
-    coordinate: ArrayLike,
-    reference_energy: ArrayLike,
-    energy: ArrayLike,
-    *,
-    energy_tolerance: float = 1e-3,
-    slope_tolerance: float = 0.1,
-) -> StationaryPoints:
-    """Count the minima, maxima and inflections that a prediction has beyond those of the reference.
-
-    Args:
-        coordinate: (F,) Å, increasing.
-        reference_energy: (F,) eV; frames with nan are left out of both curves.
-        energy: (F,) predicted, eV.
-        energy_tolerance: as `stationary_points`.
-        slope_tolerance: as `stationary_points`.
-
-    Returns:
-        max(0, predicted − reference) of each count; a missing point is not negative here.
-
-    Raises:
-        ValueError: as `stationary_points`, or no labeled frame.
-
-    Source: the chemical smoothness of Subotnik et al. 2008, as used by Liu et al. 2026, sec. 3.
-    """
-    b, target, predicted = _labeled_curves(coordinate, reference_energy, energy)
-    true, found = (
-        stationary_points(b, E, energy_tolerance=energy_tolerance, slope_tolerance=slope_tolerance)
-        for E in (target, predicted)
+    return WorkEnergyOrder(
+        Sides.of_intervals(coarse, minimum, np.max),
+        Sides.of_intervals(fine, 2 * minimum, np.max),
+        sides,
+        int(np.nanargmin(order)) if counted.any() else -1,
     )
-    return StationaryPoints(*(max(0, p - r) for p, r in zip(found, true)))
-
-
-class WellErrors(NamedTuple):
-    """Predicted minus reference: place of the minimum in Å, depth and wall height in eV; nan is n/a."""
-
-    position: float
-    depth: float
-    wall: float
-
-
-def well_and_wall(coordinate: ArrayLike, reference_energy: ArrayLike, energy: ArrayLike) -> WellErrors:
-    """Compare the predicted well with the reference: its place, its depth and its repulsive wall.
-
-    A well's bottom is the vertex of the parabola through the lowest frame and its two neighbors, exact
-    for a quadratic on any grid; depth is E(last) − E(bottom), wall is E(first) − E(bottom).
-
-    Args:
-        coordinate: (F,) Å, increasing.
-        reference_energy: (F,) eV; frames with nan are left out of both curves.
-        energy: (F,) predicted, eV; its zero does not matter.
-
-    Returns:
-        Predicted − reference. The position is nan where either minimum lies at an end of the scan; such
-        a curve's bottom is that end's energy, so its depth or wall is zero. All are nan with one frame.
-
-    Raises:
-        ValueError: a wrong shape, no labeled frame, or a prediction that is not finite.
-    """
-    b, target, predicted = _labeled_curves(coordinate, reference_energy, energy)
-    if len(b) < 2:
-        return WellErrors(math.nan, math.nan, math.nan)
-    (x0, depth0, wall0), (x1, depth1, wall1) = _well(b, target), _well(b, predicted)
-    return WellErrors(x1 - x0, depth1 - depth0, wall1 - wall0)
-
-
-def _well(b: Floats, E: Floats) -> tuple[float, float, float]:
-    """Return the position of the minimum, the depth and the wall of one curve."""
-    m = int(np.argmin(E))
-    position, bottom = math.nan, 0.0
-    if 0 < m < len(b) - 1:
-        left, right = np.diff(b[m - 1 : m + 2])
-        low, high = np.diff(E[m - 1 : m + 2]) / (left, right)
-        # Newton's form about the lowest frame; the curvature is positive since argmin takes the first.
-        curvature = (high - low) / (left + right)
-        slope = low + curvature * left
-        position, bottom = float(b[m] - slope / (2 * curvature)), float(-(slope**2) / (4 * curvature))
-    return position, float(E[-1] - E[m]) - bottom, float(E[0] - E[m]) - bottom
-
-
-def _labeled_curves(
-    coordinate: ArrayLike, reference_energy: ArrayLike, energy: ArrayLike
-) -> tuple[Floats, Floats, Floats]:
-    """Return coordinate, reference and predicted energy of the labeled frames, checked."""
-    b = checked(coordinate, (None,), "coordinate")
-    target = checked(reference_energy, b.shape, "reference energy")
-    used = labeled_frames(target)
-    predicted = require_finite(checked(energy, b.shape, "predicted energy"), used, "predicted energy")
-    return _increasing(b[used]), target[used], predicted
