@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from ase.build import molecule
@@ -270,6 +271,41 @@ def test_another_zero_of_energy_is_found(molecules: FrameSet) -> None:
     energy[20] += 1000.0
     report = check_frames(replace(molecules, labels=Prediction(energy, molecules.labels.forces)))
     assert "energy outliers" in failed(report)
+
+
+@pytest.mark.parametrize("shift", [20.0, -20.0])
+def test_one_energy_far_from_all_others_of_the_same_atoms_is_found(molecules: FrameSet, shift: float) -> None:
+    energy = molecules.labels.energy.copy()
+    energy[19] += shift
+    report = check_frames(replace(molecules, labels=replace(molecules.labels, energy=energy)))
+    assert "lone energies" in failed(report)
+    (found,) = [s for s in report.statements if s.name == "lone energies"]
+    assert (found.value, found.where) == (1, "frame 19 (CH3OH)")
+
+
+def test_a_force_explains_a_lone_energy(molecules: FrameSet) -> None:
+    energy, forces = molecules.labels.energy.copy(), molecules.labels.forces.copy()
+    energy[19] += 20
+    forces[molecules.batch.index == 19] *= 50
+    report = check_frames(replace(molecules, labels=Prediction(energy, forces)))
+    assert "lone energies" not in failed(report)
+
+
+def test_frames_without_atoms_are_refused(molecules: FrameSet) -> None:
+    empty = System(np.zeros(0, dtype=np.int64), np.zeros((0, 3)))
+    batch = Batch.of([*molecules.take([0]).batch, empty])
+    frames = of(batch, Prediction(np.zeros(2), np.zeros((5, 3))), ["a", "b"], ["train", "val"])
+    with pytest.raises(ValueError, match="frame 1 has no atoms"):
+        check_frames(frames)
+
+
+def test_a_file_with_other_contents_than_were_written_is_refused(molecules: FrameSet, tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    write_frame_set(path, molecules)
+    with h5py.File(path, "r+") as file:
+        file.attrs["level"] = "another level"
+    with pytest.raises(ValueError, match="the contents are not those that were written"):
+        check_frames(path)
 
 
 @pytest.mark.parametrize(

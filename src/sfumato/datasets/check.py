@@ -15,7 +15,7 @@ import numpy as np
 
 from sfumato.datasets.consistency import Pairs, Ratio, misfits, near_pairs, work_ratios
 from sfumato.datasets.duplicates import duplicates, shared_molecules
-from sfumato.datasets.energies import AtomEnergies, compositions, fit_atom_energies
+from sfumato.datasets.energies import AtomEnergies, compositions, fit_atom_energies, lone_energies
 from sfumato.datasets.loader import Rows, gather, rows_of
 from sfumato.datasets.sources import ENERGY, LENGTH, unit
 from sfumato.datasets.summary import CLASH, radius_ratios, summarize
@@ -51,6 +51,7 @@ STATEMENTS = (
     "clashes",
     "energy unit",
     "energy outliers",
+    "lone energies",
     "forces and energies",
     "large forces",
     "net force",
@@ -255,6 +256,13 @@ class _Checks:
         self.state(
             "energy outliers", claim, abs(float(s.residual[worst])), RESIDUAL_LIMIT, hint, worst, "eV/atom"
         )
+        lone, gap = lone_energies(s.keys, s.energy, s.largest)
+        hint = (
+            f"{len(lone)} energies lie up to {gap:.3g} eV from all others of the same atoms, which lie close "
+        )
+        hint += "together: did these converge, and are they of the same level of theory?"
+        claim = "no few energies lie far from all others of the same atoms"
+        self.state("lone energies", claim, len(lone), 0, hint, int(lone[0]) if len(lone) else -1)
         return factor
 
     def forces(self, ratio: Ratio, energy_factor: float) -> None:

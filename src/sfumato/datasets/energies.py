@@ -11,7 +11,7 @@ import numpy as np
 
 from sfumato.datasets.loader import Rows
 from sfumato.datasets.sources import SourceSettings, read_frames, unit
-from sfumato.systems import Batch, Floats
+from sfumato.systems import Batch, Floats, Ints
 
 READ = 8192
 """Frames in memory at once."""
@@ -189,3 +189,47 @@ def isolated_atoms(path: str | Path, source: SourceSettings) -> AtomEnergies:
     if not energy:
         raise ValueError(f"{path}: no structures")
     return AtomEnergies(dict(sorted(energy.items())), f"isolated atoms of {Path(path).name}")
+
+
+LONE_GAP = 8.0
+"""eV of nothing between some energies and all others of the same atoms; stretched bonds leave 4 at most."""
+
+LONE_RANGE = 3.0
+"""Times the whole range of those others, that the gap must have too."""
+
+LONE_SHARE = 0.1
+"""Of the frames of the same atoms, the most that lie beyond it; so fewer than ten frames tell nothing."""
+
+LONE_FORCE = 2.0
+"""Times the largest force of the others, beyond which a force explains its energy."""
+
+
+def lone_energies(groups: Ints, energy: Floats, largest: Floats) -> tuple[Ints, float]:
+    """Find energies that lie far from all others of the same atoms, and that no force explains.
+
+    Args:
+        groups: (S,) equal for the same atoms.
+        energy: (S,) eV.
+        largest: (S,) eV/Å, the largest force; NaN without forces.
+
+    Returns:
+        The frames, and the widest gap, eV, beyond which they lie; 0 where there is none.
+    """
+    found: list[Ints] = []
+    widest = 0.0
+    order = np.lexsort((energy, groups))
+    for frames in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
+        few = int(LONE_SHARE * len(frames))
+        if not few:
+            continue
+        values = energy[frames]
+        gaps = np.diff(values)
+        for k in (*range(few), *range(len(gaps) - few, len(gaps))):
+            below = k < len(gaps) / 2
+            rest = values[-1] - values[k + 1] if below else values[k] - values[0]
+            lone, others = (frames[: k + 1], frames[k + 1 :])[:: 1 if below else -1]
+            pushed = largest[lone] > LONE_FORCE * np.nanmax(largest[others], initial=0.0)
+            if gaps[k] > max(LONE_GAP, LONE_RANGE * rest) and not pushed.all():
+                found.append(lone[~pushed])
+                widest = max(widest, float(gaps[k]))
+    return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64), widest
