@@ -243,3 +243,83 @@ class Iterative(Changed):
             return found
         error = 3e-7 * np.sin(3 * batch.positions) * np.sign(np.sin(7 * batch.positions))
         return replace(found, forces=found.forces + error)
+
+
+# --- steps of the energy that no force shows
+
+
+def _vectors(batch):
+    return batch.positions[:, None] - batch.positions[None]
+
+
+def pair_step(at, height, elements=None):
+    """Every pair of atoms closer than `at` Å, of these elements if any are given, adds `height` eV; no crystals."""
+
+    def amount(batch):
+        i, j = np.triu_indices(len(batch.numbers), 1)
+        near = np.linalg.norm(_vectors(batch)[i, j], axis=1) < at
+        if elements is not None:
+            kinds = np.sort(np.stack([batch.numbers[i], batch.numbers[j]]), axis=0)
+            near &= (kinds == np.sort(elements)[:, None]).all(axis=0)
+        return 0.0 if batch.pbc.any() else height * near.sum()
+
+    return Changed(add_energy(amount))
+
+
+def angle_step(degrees, height, bonded=2.0):
+    """Every angle between neighbors that is wider adds `height` eV."""
+
+    def amount(batch):
+        vectors = _vectors(batch)
+        r = np.linalg.norm(vectors, axis=-1)
+        wide = 0
+        for center in range(len(r)):
+            near = np.flatnonzero((r[center] < bonded) & (r[center] > 0))
+            unit = vectors[near, center] / r[near, center, None]
+            cosines = (unit @ unit.T)[np.triu_indices(len(near), 1)]
+            wide += (cosines < np.cos(np.radians(degrees))).sum()
+        return 0.0 if batch.pbc.any() else height * wide
+
+    return Changed(add_energy(amount))
+
+
+def coordination_step(count, at, height):
+    """Every atom with that many neighbors or more within `at` Å adds `height` eV."""
+
+    def amount(batch):
+        neighbors = (np.linalg.norm(_vectors(batch), axis=-1) < at).sum(axis=1) - 1
+        return 0.0 if batch.pbc.any() else height * (neighbors >= count).sum()
+
+    return Changed(add_energy(amount))
+
+
+# --- cells, lines, charge
+
+
+def left_handed(batch, found):
+    """The volume has the sign of the determinant."""
+    if found.stress is None:
+        return found
+    return replace(found, stress=found.stress * np.sign(np.linalg.det(batch.cell))[:, None, None])
+
+
+def straight_nan(batch, found):
+    """An angle by arccos: no force where three atoms are exactly in line."""
+    if len(batch.numbers) != 3 or batch.pbc.any():
+        return found
+    first, second = batch.positions[[0, 2]] - batch.positions[1]
+    cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+    return replace(found, forces=found.forces * (np.nan if cosine <= -1 else 1.0))
+
+
+class AlwaysPeriodic(Changed):
+    """Takes a slab as periodic in three directions."""
+
+    def compute(self, batch):
+        arrays = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+        found = INNER.compute(Batch(**(arrays | {"pbc": batch.pbc | batch.pbc.any(axis=1)[:, None]})))
+        return Prediction(found.energy, found.forces, found.stress if batch.pbc.all() else None)
+
+
+def feels_charge(batch, found):
+    return replace(found, energy=found.energy + 0.1 * batch.charge)

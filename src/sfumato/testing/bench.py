@@ -195,7 +195,7 @@ class Bench:
     @property
     def count(self) -> int:
         """Points of a searched path."""
-        return self.settings.points // 2 if self.settings.quick else self.settings.points
+        return self.settings.points * 2 // 5 if self.settings.quick else self.settings.points
 
     @cached_property
     def double(self) -> Bench:

@@ -190,7 +190,7 @@ def batching(bench: Bench) -> Iterator[Measured]:
     """Structures of all kinds in one batch have the energies and forces they have alone."""
     names = ("molecule", "crystal") if bench.few else ("molecule", "crystal", "cluster")
     kinds = bench.available(*names)
-    systems = [*kinds.values(), *reversed(kinds.values())]
+    systems = [*kinds.values(), *(() if bench.few else reversed(kinds.values()))]
     if "molecule" in kinds:
         systems.insert(1, structures.system([bench.elements[0]], np.zeros((1, 3))))
     together = bench.points(systems, together=True, failing=True)

@@ -151,13 +151,13 @@ def search(
     drift = (limits[0], MARGIN * rough[1] * float(np.linalg.norm(path.tangent(float(places[0])))))
     hunts: list[EnergyHunt | ForceHunt] = [
         EnergyHunt(grid, k, drift)
-        for k in suspects(work, limits[0], SUSPECTS["energy"])
+        for k in suspects(work, limits[0], SUSPECTS["energy"] - bench.few)
         if work[k] > limits[0]
     ]
     change = fifth(forces)
     hunts += [
         ForceHunt(grid, k + 2, limits[1])
-        for k in suspects(change, limits[1], SUSPECTS["force"])
+        for k in suspects(change, limits[1], SUSPECTS["force"] - bench.few)
         if change[k] > limits[1]
     ]
     while active := [hunt for hunt in hunts if not hunt.smooth and hunt.width > width / 16]:

@@ -39,7 +39,7 @@ def all_pairs(bench: Bench) -> Iterator[Measured]:
     base = structures.lump(bench.elements, bench.rng("lump"))
     centered = structures.moved(base, base.positions - base.positions.mean(axis=0))
     nearest = min(structures.distances(base))
-    count = bench.settings.points * 2 // 3 if bench.few else bench.settings.points
+    count = bench.count + 6
     grow = (bench.settings.reach / nearest) ** (np.arange(count) / (count - 1))
     short = DILATED ** (np.arange(count // 2) / (count // 2 - 1))
     path = Line(centered, centered.positions)

@@ -61,11 +61,11 @@ def _has_room(system: System, atom: int) -> bool:
     return bool((distance > ROOM * bond_length(system.numbers[others], system.numbers[atom])).all())
 
 
-def chosen_swaps(base: System) -> list[Swap]:
+def chosen_swaps(base: System, centers: int = CENTERS) -> list[Swap]:
     """Return the swaps of a few atoms that together cover the most ranks."""
     every = [swaps_of(base, center) for center in range(len(base))]
     chosen: list[Swap] = []
-    for _ in range(CENTERS):
+    for _ in range(centers):
         covered = {swap.rank for swap in chosen}
         best = max(every, key=lambda swaps: len({swap.rank for swap in swaps} - covered))
         if {swap.rank for swap in best} <= covered:
@@ -90,7 +90,7 @@ def swap_path(base: System, swaps: Sequence[Swap]) -> Line:
 def neighbor_swap(bench: Bench) -> Iterator[Measured]:
     """Two neighbors of an atom exchange their order: every rank at once, one by one if that jumps."""
     base = bench.structure("cluster")
-    swaps = chosen_swaps(base)
+    swaps = chosen_swaps(base, 2 if bench.few else CENTERS)
     if not swaps:
         raise NotApplicableError("no two neighbors are close enough in distance to be exchanged")
     ranks = sorted({swap.rank for swap in swaps})
@@ -138,7 +138,8 @@ def cutoff(bench: Bench) -> Iterator[Measured]:
     """Atoms of a pair, or one of three atoms, pulled apart: no step where the graph loses an edge."""
     left_out: list[str] = []
     searched_any = False
-    for base, name in list(_few_atoms(bench.elements))[: 2 if bench.few else None]:
+    every = list(_few_atoms(bench.elements))
+    for base, name in every[-2:-1] if bench.few else every:
         trip = _pulled(bench, base, name)
         try:
             found = list(search(bench, trip.path, trip.places, bench.reference))

@@ -202,13 +202,16 @@ def four_neighbors(elements: Sequence[int]) -> tuple[System, Floats]:
 
 
 def lines(elements: Sequence[int], rng: np.random.Generator) -> list[tuple[System, str]]:
-    """Return three atoms exactly in line, along an axis and askew, with their names; the second is a middle."""
+    """Return three atoms exactly in line, with their names; the second is the middle one.
+
+    The first three lie along an axis at whole eighths of an Å, so that not even rounding bends them.
+    """
     from ase.data import chemical_symbols
 
     found = []
     askew = rotation(rng)[0]
     for (a, b, c), arm in zip(triples(elements), (np.array([1.0, 0, 0]), askew, askew), strict=False):
-        near, far = 1.02 * bond(a, b), 1.07 * bond(b, c)
+        near, far = (np.round(8 * stretch * bond(b, z)) / 8 for stretch, z in ((1.02, a), (1.07, c)))
         places = np.array([-near, 0.0, far])[:, None] * arm
         found.append((system([a, b, c], places), "–".join(chemical_symbols[z] for z in (a, b, c))))
     return found

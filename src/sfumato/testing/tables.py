@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sfumato.testing import ContractReport, Result
 
 
-OTHER = {"not applicable": "n/a", "left out": "skip", "not checked": "????"}
+OTHER = {"not applicable": "n/a", "not checked": "????"}
 """How a check is marked that neither passed nor failed."""
 
 
@@ -62,12 +62,15 @@ def _results(report: ContractReport) -> Table:
     table.add_column("measured", justify="right", no_wrap=True)
     table.add_column("tolerance", no_wrap=True)
     table.add_column("where", overflow="fold")
+    said: set[str] = set()
     for result in report.results:
+        if result.status == "left out" or (result.status == "not checked" and result.where in said):
+            continue  # named in the last line
+        said.add(result.where)
         table.add_row(_mark(result), Text(result.name), *_numbers(result), Text(result.where))
     table.caption = (
         "The measured value nearest to its tolerance, or farthest beyond it. 'note': not as it should be, "
-        "but reported only; 'n/a': makes no sense for this potential; 'skip': left out by --quick; '????': could "
-        "not be checked."
+        "but reported only; 'n/a': makes no sense for this potential; '????': could not be checked."
     )
     return table
 
