@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.execution.records import Record, decode
+from sfumato.execution.records import Record, array, number
 from sfumato.execution.runner import Item
 from sfumato.systems import Bools, Floats, Ints, Scan, System
 
@@ -101,6 +101,15 @@ def _bytes(array: Ints | Floats | Bools, dtype: str) -> bytes:
 
 
 def energies_and_forces(records: Sequence[Record]) -> tuple[Floats, Floats]:
-    """Return (P,) eV and (P, N, 3) eV/Å of finished records of one molecule, bit by bit as predicted."""
-    energies = np.array([record["energy"] for record in records], dtype=float)
-    return energies, np.stack([decode(record["forces"]) for record in records])
+    """Return (P,) eV and (P, N, 3) eV/Å of finished records of one molecule, bit by bit as predicted.
+
+    Raises:
+        RecordError: a record holds no number, or no forces on as many atoms as the first one.
+    """
+    atoms: int | None = None
+    energies, forces = [], []
+    for record in records:
+        energies.append(number(record, "energy"))
+        forces.append(array(record, "forces", (atoms, 3)))
+        atoms = len(forces[-1])
+    return np.array(energies), np.stack(forces)

@@ -1,0 +1,35 @@
+"""What records hold is what protocols get, or an error that says what is wrong with which record."""
+
+import numpy as np
+import pytest
+
+from sfumato.execution.records import RecordError, encode, ok
+from sfumato.jobs.frames import energies_and_forces
+
+
+def record(energy=-1.5, forces=encode(np.ones((4, 3)))):  # noqa: B008 (never changed)
+    return ok("k", seconds=1.0, energy=energy, forces=forces)
+
+
+def test_energies_and_forces_come_in_order():
+    energies, forces = energies_and_forces([record(1.0), record(2, encode(np.zeros((4, 3))))])
+    assert energies.tolist() == [1.0, 2.0]
+    assert forces.shape == (2, 4, 3)
+    assert forces[:, 0, 0].tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (record("1.0"), "'energy' is not a finite number"),
+        (record(True), "'energy' is not a finite number"),
+        (record(encode(np.ones((4, 3))), -1.5), "'energy' is not a finite number"),
+        (record(forces=-1.5), "'forces' is not an array"),
+        (record(forces=encode(np.ones((5, 3)))), r"'forces' has the shape \(5, 3\), not \(4, 3\)"),
+        (record(forces=encode(np.ones((3, 4)))), r"'forces' has the shape \(3, 4\)"),
+        (record(forces=encode(np.ones(12))), r"'forces' has the shape \(12,\)"),
+    ],
+)
+def test_records_of_other_types_and_shapes_are_refused(bad, message):
+    with pytest.raises(RecordError, match=f"damaged record k: {message}"):
+        energies_and_forces([record(), bad])
