@@ -119,7 +119,9 @@ def test_a_prediction_may_hold_nan_but_no_wrong_shape():
     ("changes", "message"),
     [
         ({"coordinate": [1.0, 1.0, 1.2]}, "must increase"),
-        ({"coordinate": [1.0, np.nan, 1.2]}, "must increase"),
+        ({"coordinate": [1.0, np.nan, 1.2]}, "coordinate: value nan .* is not finite"),
+        ({"coordinate": [1.0, 1.1, np.inf]}, "coordinate: value inf .* is not finite"),
+        ({"atoms": [1, 1]}, r"atoms \[1, 1\] name one outside 0…1 or twice"),
         ({"atoms": [0, 2]}, "outside 0…1"),
         ({"atoms": []}, "1 to 4 atoms, got 0"),
         ({"atoms": [0, 1, 0, 1, 0]}, "1 to 4 atoms, got 5"),
@@ -164,9 +166,10 @@ def test_identity_sees_every_part():
     assert scan().identity == scan().identity
 
 
-@pytest.mark.parametrize(("atoms", "kind"), [([0], "site"), ([0, 1], "bond"), ([0, 1, 0], "angle")])
+@pytest.mark.parametrize(("atoms", "kind"), [([0], "site"), ([0, 1], "bond"), ([0, 1, 2], "angle")])
 def test_the_number_of_atoms_tells_the_kind_of_scan(atoms, kind):
-    assert scan(atoms=atoms).kind == kind
+    three = {"numbers": [6] * 3, "positions": np.zeros((3, 3, 3)), "forces": np.zeros((3, 3, 3))}
+    assert scan(atoms=atoms, fragment=[-1, 1, 1], **three).kind == kind
 
 
 def test_a_frame_of_a_periodic_scan_is_periodic():

@@ -397,14 +397,15 @@ class Scan:
         put(self, "fragment", _frozen(self.fragment, np.int64, (n,), what + "fragment"))
         _check_numbers(self.numbers, what + "numbers")
         _check_finite(self.positions, what + "positions")
+        _check_finite(self.coordinate, what + "coordinate")
         if not (np.diff(self.coordinate) > 0).all():
             raise ValueError(f"{what}the coordinate must increase from frame to frame")
         put(self, "cell", _frozen(self.cell, np.float64, (3, 3), what + "cell"))
         put(self, "pbc", _frozen(self.pbc, np.bool_, (3,), what + "pbc"))
         if len(self.atoms) not in COORDINATES:
             raise ValueError(f"{what}a coordinate is of 1 to {max(COORDINATES)} atoms, got {len(self.atoms)}")
-        if not ((self.atoms >= 0) & (self.atoms < n)).all():
-            raise ValueError(f"{what}atoms {self.atoms.tolist()} name one outside 0…{n - 1}")
+        if len(set(self.atoms.tolist()) & set(range(n))) < len(self.atoms):
+            raise ValueError(f"{what}atoms {self.atoms.tolist()} name one outside 0…{n - 1} or twice")
         if not np.isin(self.fragment, (-1, 1)).all():
             raise ValueError(f"{what}fragment labels must be −1 or +1")
 

@@ -156,6 +156,12 @@ def test_what_could_not_be_read_is_among_the_exclusions(tmp_path):
     assert ["x", "line 3: not a SMILES"] in built.scan_set.provenance["excluded"]
 
 
+def test_scans_of_one_name_are_refused_before_anything_is_labeled():
+    twins = [Molecule(f"{group}/ethane", ETHANE) for group in ("first", "second")]
+    with pytest.raises(ValueError, match="2 scans would be called 'C-C/ethane'"):
+        lay_out(twins, Recipe("MIT"))
+
+
 def test_molecules_without_a_scan_are_named_with_their_reason():
     water = Molecule("water", System([8, 1, 1], [[0, 0, 0], [0, 0.76, 0.59], [0, -0.76, 0.59]]))
     with pytest.raises(ValueError, match=r"no molecule gives a scan: no bridge bond \(1×\)"):

@@ -93,7 +93,7 @@ def lay_out(molecules: Sequence[Molecule], recipe: Recipe) -> Geometry:
         Scans with NaN labels, and each exclusion with its reason.
 
     Raises:
-        ValueError: no scan is left; says why the most were left out.
+        ValueError: no scan is left, with why the most were left out; or two scans have one name.
     """
     scans: list[Scan] = []
     excluded: list[Exclusion] = []
@@ -101,6 +101,12 @@ def lay_out(molecules: Sequence[Molecule], recipe: Recipe) -> Geometry:
         found, reasons = _scans_of(molecule, recipe)
         scans += found
         excluded += [Exclusion(molecule.name, reason) for reason in reasons]
+    name, times = next(iter(Counter(scan.name for scan in scans).most_common(1)), ("", 0))
+    if times > 1:
+        raise ValueError(
+            f"{times} scans would be called {name!r}; a scan has the name of its molecule, of a name type/id "
+            "the id: give the molecules names that differ"
+        )
     if recipe.per_type is not None:
         scans, dropped = _sample(scans, recipe.per_type, np.random.default_rng(recipe.seed))
         reason = f"not sampled: more than {recipe.per_type} of its type"
