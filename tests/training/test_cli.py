@@ -62,7 +62,7 @@ def config(folder, *stages, allow=ALLOWED, **changes):
         (["--turned", "-1"], "turned = -1: input should be greater than or equal to 0"),
         (
             ["--limit-per-subset", "0"],
-            "limit per subset = 0: must be at least 1; leave it out for all frames",
+            "limit_per_subset = 0: input should be greater than or equal to 1",
         ),
     ],
 )

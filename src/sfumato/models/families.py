@@ -28,7 +28,7 @@ class Family:
     Args:
         config: returns the class of its settings, whose `architecture` is the name of the row.
         network: returns the class of its networks, which is called with settings, a generator of the weights
-            (None: seed 0) and their dtype.
+            and their dtype.
         presets: returns named settings.
     """
 
@@ -147,4 +147,5 @@ def build(
     """
     import torch
 
+    generator = generator or torch.Generator().manual_seed(0)
     return family(config.architecture).network()(config, generator, dtype or torch.float32)
