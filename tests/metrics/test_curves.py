@@ -181,11 +181,11 @@ def test_which_paths_close():
     assert full_turn(arm * turn(25, 10.0, closed=True), arm) == pytest.approx(2 * np.pi * arm)
     assert full_turn(arm * turn(24, 10.0)[:20], arm) is None
     assert full_turn([0.0, 1.0], 1.0) is None
-    with pytest.raises(ValueError, match="period: 1.0 Å is shorter than the path, 2.0 Å"):
+    with pytest.raises(ValueError, match=r"period: 1\.0 Å is shorter than the path, 2\.0 Å"):
         stationary_points([0.0, 1.0, 2.0], [0.0, 1.0, 0.0], period=1.0)
 
 
-# --- variation -----------------------------------------------------------------------------------------------
+# --- variation -----------------------------------------------------------------------------------------
 
 
 def test_excess_variation_is_twice_the_false_climbs_and_nothing_else():

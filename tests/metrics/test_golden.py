@@ -13,13 +13,14 @@ import pytest
 
 from sfumato.datasets import named as datasets
 from sfumato.execution.pool import PoolSettings
+from sfumato.jobs.perform import Way
 from sfumato.metrics.curves import StationaryPoints, spurious_points, stationary_points
 from sfumato.metrics.extrema import false_extrema
 from sfumato.metrics.forces import energy_mae_raw, force_mae
 from sfumato.metrics.smoothness import fsd, work_energy_residual
 from sfumato.potentials.potential import Batch
 from sfumato.potentials.specs import load as load_potential
-from sfumato.protocols.run import run_bsct
+from sfumato.protocols.run import run
 from sfumato.systems import ScanSet, System
 from tests import SHARED
 
@@ -178,8 +179,8 @@ def test_a_real_run_of_gfn2_reproduces_the_published_force_smoothness_deviation(
     names = set(golden_scans())
     whole = datasets.load(DATA / "bsct-spice.tar.zst")
     nine = ScanSet("nine", whole.level, whole.licence, whole.source, [s for s in whole if s.name in names])
-    run = run_bsct(["gfn2-xtb"], nine, out=tmp_path, pool=PoolSettings(2))
-    model = run.models["gfn2-xtb"]
+    finished = run("bsct", ["gfn2-xtb"], nine, out=tmp_path, way=Way(PoolSettings(2)))
+    model = finished.models["gfn2-xtb"]
     assert model.coverage == (9, 9)
     assert model.estimates["fsd_full"].mean == pytest.approx(33.208, rel=1e-3)
     for row in golden_rows("gfn2-xtb"):

@@ -337,7 +337,7 @@ def test_work_energy_refuses(arguments, message):
         work_energy_residual(*arguments)
 
 
-def order_of(energy, force, least: float = 1e-6):
+def order_of(energy, force, least: float = 1e-8):
     x = np.linspace(0.9, 2.1, 201)
     return work_energy_order(energy(x), along_x(force(x)), along_x(x), 50, least=least)
 
@@ -350,8 +350,8 @@ def test_the_order_is_that_of_the_worst_interval():
         return 3 * energy(x)
 
     smooth = order_of(energy, force)
-    assert smooth.order.full == pytest.approx(3.0, abs=0.02)
-    assert smooth.order.stretch == pytest.approx(3.0, abs=0.02)
+    assert smooth.order.full == pytest.approx(3.0, abs=0.06)
+    assert smooth.order.stretch == pytest.approx(3.0, abs=0.06)
     x = np.linspace(0.9, 2.1, 201)
     assert smooth.fine == work_energy_residual(energy(x), along_x(force(x)), along_x(x), 100)
     assert smooth.coarse == work_energy_residual(energy(x[::2]), along_x(force(x[::2])), along_x(x[::2]), 50)
@@ -359,7 +359,7 @@ def test_the_order_is_that_of_the_worst_interval():
     step = order_of(lambda x: energy(x) + 2e-5 * (x > 1.803), force)
     assert smooth.coarse.full > 2e-5  # the wall leaves more than the step, and does not hide it
     assert step.order.full == step.order.stretch == pytest.approx(0.0, abs=0.3)
-    assert step.order.compress == pytest.approx(3.0, abs=0.02)
+    assert step.order.compress == pytest.approx(3.0, abs=0.06)
     assert 0.9 + 0.012 * step.position < 1.803 < 0.9 + 0.012 * (step.position + 1)
 
 

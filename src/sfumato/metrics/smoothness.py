@@ -419,12 +419,14 @@ def work_energy_order(
         forces: (2K + 1, N, 3) eV/Å.
         positions: (2K + 1, N, 3) Å.
         minimum: the coarse frame, 0…K, at which the sides are split.
-        least: eV; the residual of an interval is looked at from here on, at either step.
+        least: eV; an interval counts whose residual on the halved step reaches it.
 
     Returns:
-        For each interval log₂ of its coarse residual over the larger residual of its two halves: 3 where
-        energy and force are smooth, about 1 at a jump of the force and where the force is no gradient, 0
-        at a jump of the energy. The lowest is quoted, so that one bad interval is not hidden by a steep wall.
+        For each interval log₂ of the coarse residual, the largest of it and its two neighbors, over the
+        larger residual of its two halves: 3 where energy and force are smooth (2.5 and more where the
+        grid is coarse), about 1 where the force is no gradient, 0 at a jump of the energy. At a jump of the
+        force it depends on where in the interval that is: below 2 for three in four places. The lowest is
+        quoted, so that one bad interval is not hidden by a steep wall.
 
     Raises:
         ValueError: an even number of frames, a wrong shape, or a value that is not finite.
@@ -437,9 +439,11 @@ def work_energy_order(
     fine = _unexplained(E, F, x)
     coarse = _unexplained(E[::2], F[::2], x[::2])
     halves = fine.reshape(-1, 2).max(axis=1)
-    counted = np.maximum(halves, coarse) >= least
-    tiny = np.finfo(float).tiny
-    order = np.where(counted, np.log2(np.maximum(coarse, tiny) / np.maximum(halves, tiny)), np.nan)
+    # Where the third derivative changes its sign one interval leaves nothing, and its neighbors say how much.
+    around = np.max([np.append(coarse[1:], 0.0), coarse, np.append(0.0, coarse[:-1])], axis=0)
+    counted = halves >= least
+    order = np.full(len(halves), np.nan)
+    order[counted] = np.log2(np.maximum(around[counted], np.finfo(float).tiny) / halves[counted])
     sides = Sides.of_intervals(
         order, minimum, lambda part: float(np.nanmin(part)) if np.isfinite(part).any() else math.nan
     )
