@@ -116,6 +116,9 @@ NAMED: dict[str, Named] = {
 }
 
 
+CONTROLS = ("lj-hard-cutoff", "lj-neighbor-cap", "lj-direct-noise")
+"""Models that are broken on purpose, each in one way; whatever judges potentials must call them broken."""
+
 RENAMED = {"lj-neighbour-cap": "lj-neighbor-cap"}
 """Names that models had in version 0.1.0."""
 

@@ -58,6 +58,13 @@ class BSCT(Protocol):
         """See Protocol."""
         return super().settings_json(settings) | {"fsd_name": settings.fsd.name}
 
+    def model_json(self, run: Run, name: str) -> dict[str, Any]:
+        """See Protocol; with the verdict."""
+        from sfumato.protocols.bsct.verdict import verdict
+
+        found = verdict(run.models[name], run.settings[name])
+        return super().model_json(run, name) | {"verdict": found.as_json()}
+
     def tables(self, run: Run) -> RenderableType:
         """See Protocol."""
         from sfumato.protocols.bsct.tables import run_tables

@@ -9,16 +9,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from sfumato.metrics.stats import holm
+from sfumato.potentials.specs import CONTROLS, RENAMED
 from sfumato.protocols.bsct import analysis as bsct
 from sfumato.protocols.bsct.kinds import type_word
 from sfumato.protocols.bsct.settings import Settings
-from sfumato.report.numbers import Metric, p_value
+from sfumato.protocols.bsct.verdict import Verdict, verdict
+from sfumato.report.numbers import Metric, number, p_value
 from sfumato.report.tables import (
     Failures,
     coverage_cell,
@@ -52,10 +56,40 @@ _WORK = (
     "forces. Large where the energy jumps or the force is not its gradient."
 )
 
+_FALSE = (
+    "Height of the largest {} of the energy that the reference does not have, 0 where there is none; more than "
+    "25 meV, kT at room temperature, changes what happens in a simulation."
+)
+
 _METRICS = (
     ("fsd", "{fsd}_full", "{FSD}", "1/Å", _ROUGH),
     ("fsd_compress", "{fsd}_compress", "{FSD} compress", "1/Å", _SHORTER),
     ("fsd_stretch", "{fsd}_stretch", "{FSD} stretch", "1/Å", _LONGER),
+    (
+        "outside",
+        "{outside}_full",
+        "{OUTSIDE}",
+        "1/Å",
+        "The FSD without the 0.1 Å on either side of the reference minimum, where it mostly reads how well the "
+        "place of the minimum agrees.",
+    ),
+    ("barrier", "false_barrier", "false barrier", "eV", _FALSE.format("barrier")),
+    ("well", "false_well", "false well", "eV", _FALSE.format("well")),
+    (
+        "variation",
+        "excess_variation",
+        "excess variation",
+        "eV",
+        "How far the energy goes up and down beyond what one well and the reference need.",
+    ),
+    (
+        "order",
+        "{order}_full",
+        "work–energy order",
+        "",
+        "How fast the work–energy residual falls when the step is halved: 3 where energy and force are smooth, "
+        "1 where the force jumps or is no gradient, 0 where the energy jumps; the worst interval of a scan.",
+    ),
     ("force", "force_mae_full", "force MAE", "eV/Å", "Mean absolute error of the force components."),
     (
         "energy",
@@ -108,8 +142,10 @@ def metrics_of(settings: Settings) -> dict[str, Metric]:
     Args:
         settings: of a model; one that differs from its default is part of a number's key and title.
     """
-    fsd = settings.fsd.name
-    names = {"fsd": fsd, "FSD": fsd.replace("fsd", "FSD"), "work": bsct.residual_name(settings)}
+    fsd, work = settings.fsd.name, bsct.residual_name(settings)
+    outside = fsd.replace("fsd", "fsd_outside", 1)
+    names = {"fsd": fsd, "FSD": fsd.replace("fsd", "FSD"), "work": work, "outside": outside}
+    names |= {"OUTSIDE": fsd.replace("fsd", "FSD outside", 1), "order": work.replace("residual", "order")}
     return {
         word: Metric(key.format(**names), title.format(**names), unit, meaning)
         for word, key, title, unit, meaning in _METRICS
@@ -179,10 +215,18 @@ def difference(
 
 
 def comparisons(run: Run, metric: str | None = None) -> list[Pair]:
-    """Return every pair of models, lowest FSD first, with their difference as `difference` gives it."""
-    return [
+    """Return every pair of models, lowest FSD first, with their difference; None if they share no scan.
+
+    The p-values are corrected for the number of pairs that are looked at together (Holm).
+    """
+    pairs = [
         (first, second, difference(run, first, second, metric))
         for first, second in combinations(ranked(run), 2)
+    ]
+    adjusted = holm([math.nan if d is None else d.p_value for _, _, d in pairs])
+    return [
+        (first, second, None if d is None else replace(d, p_value=float(p)))
+        for (first, second, d), p in zip(pairs, adjusted, strict=True)
     ]
 
 
@@ -216,11 +260,11 @@ def run_tables(run: Run) -> RenderableType:
 
 
 def model_table(run: Run) -> RenderableType:
-    """Return two tables with a row per model, lowest FSD first: FSD by side, and errors."""
+    """Return two tables with a row per model, lowest FSD first: FSD by side, and what else counts."""
     metrics = shared_metrics(run)
     parts = (
         (metrics[FSD].heading, {"full": FSD, "compress": "fsd_compress", "stretch": "fsd_stretch"}),
-        ("Errors", {metrics[word].heading: word for word in ("force", "work_stretch")}),
+        ("Errors", {metrics[word].heading: word for word in ("outside", "force", "order")}),
     )
     tables = []
     for title, columns in parts:
@@ -237,11 +281,48 @@ def model_table(run: Run) -> RenderableType:
         tables.append(table)
     note = settings_note(run.settings)
     tables[-1].caption = Text(
-        "Mean over scans [95 % interval]; the lower, the better. docs/metrics.md defines every number."
-        + (f"\n{note}" if note else "")
+        "Mean over scans [95 % interval]; the lower, the better, but an order of 3 is smooth. docs/metrics.md "
+        "defines every number." + (f"\n{note}" if note else "")
     )
     facts = f"{run.protocol.name} v{run.protocol.version} · {run.data.name} · {run.data.level}\n"
-    return Group(Text(facts, style="bold"), *tables)
+    return Group(Text(facts, style="bold"), verdict_table(run), *tables)
+
+
+def verdict_table(run: Run) -> RenderableType:
+    """Return a line in words about every model, lowest FSD first."""
+    table = plain_table("Verdict of the scans")
+    table.padding = (0, 1, 0, 0)
+    table.add_column("model", overflow="fold")
+    for what in ("barrier", "well"):
+        table.add_column(f"false {what}s", justify="right")
+    table.add_column("in words", overflow="fold")
+    for model in ranked(run):
+        found = verdict(model, settings_of(run, model.name))
+        style = "bold red" if found.broken else "" if found.sound else "red"
+        cells = [extrema_words(model, what) for what in ("barrier", "well")]
+        table.add_row(Text(model.name), *cells, Text(in_words(run, model.name, found), style=style))
+    table.caption = "Scans with one, and the largest; `sfumato check MODEL` looks where no scan goes."
+    return table
+
+
+def in_words(run: Run, name: str, found: Verdict) -> str:
+    """Return a verdict in one line, and whether the model was broken on purpose."""
+    return found.in_words() + (" (a control, broken on purpose)" if is_control(run, name) else "")
+
+
+def extrema_words(model: bsct.ModelResult, what: str) -> str:
+    """Return in how many scans there are false barriers or wells, and the height of the largest."""
+    heights = [scan.values[f"false_{what}"] for scan in model.scans.values() if scan.status == "ok"]
+    some = sum(height > 0 for height in heights)
+    if not heights:
+        return "n/a"
+    return f"{some}/{len(heights)}" + (f" ≤ {number(max(heights))} eV" if some else "")
+
+
+def is_control(run: Run, name: str) -> bool:
+    """Return whether a model is one of those that are broken on purpose."""
+    spec = run.manifest["models"].get(name, {}).get("spec")
+    return RENAMED.get(spec, spec) in CONTROLS
 
 
 def bond_table(run: Run, metric: str | None = None) -> RenderableType:
@@ -306,12 +387,12 @@ def comparison_table(run: Run, metric: str | None = None) -> RenderableType:
 
 def comparison_note(run: Run, pairs: Sequence[Pair]) -> str:
     """Return what a reader of paired comparisons must know."""
-    several = f" No correction is made for looking at {len(pairs)} pairs." if len(pairs) > 1 else ""
+    several = f", corrected for {len(pairs)} pairs (Holm)" if len(pairs) > 1 else ""
     note = settings_note(run.settings)
     note = (
         f" {note} Numbers of other settings are not compared." if note.startswith("Settings differ") else ""
     )
-    return f"Mean [95 % interval]; p: two-sided sign-flip test of no difference.{several}{note}"
+    return f"Mean [95 % interval]; p: two-sided bootstrap test of no difference{several}.{note}"
 
 
 def failure_table(run: Run, most: int = 12) -> RenderableType:
