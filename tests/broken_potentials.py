@@ -253,7 +253,7 @@ def _vectors(batch):
 
 
 def pair_step(at, height, elements=None):
-    """Every pair of atoms closer than `at` Å, of these elements if any are given, adds `height` eV; no crystals."""
+    """Every pair of atoms closer than `at` Å, of these elements if any are given, adds `height` eV."""
 
     def amount(batch):
         i, j = np.triu_indices(len(batch.numbers), 1)

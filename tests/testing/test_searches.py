@@ -38,7 +38,9 @@ def test_a_step_of_the_energy_alone_is_found_at_any_distance(at, height):
 @pytest.mark.parametrize("height", [1e-3, 1e-2, 0.1])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_step_of_any_height_breaks_the_contract(at, height, seed):
-    assert "cutoff" in {r.name for r in check(broken.pair_step(at, height), settings=Settings(seed=seed)).broken}
+    assert "cutoff" in {
+        r.name for r in check(broken.pair_step(at, height), settings=Settings(seed=seed)).broken
+    }
 
 
 @pytest.mark.parametrize("height", [1e-4, 1e-2, 1.0])
@@ -119,7 +121,9 @@ def test_a_charge_that_matters_must_matter():
 
 def cyclopropenyl():
     angles = 2 * np.pi * np.arange(3) / 3
-    return System(np.array([6, 6, 6]), 0.85 * np.stack([np.cos(angles), np.sin(angles), 0.1 * angles], axis=1))
+    return System(
+        np.array([6, 6, 6]), 0.85 * np.stack([np.cos(angles), np.sin(angles), 0.1 * angles], axis=1)
+    )
 
 
 def test_a_step_beside_a_structure_of_the_user_is_found():

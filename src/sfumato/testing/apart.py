@@ -1,4 +1,4 @@
-"""The contract in a process of its own: it may crash, hang or run out of time without taking anything along."""
+"""The contract in a process of its own, which may crash, hang or run out of time."""
 
 from __future__ import annotations
 

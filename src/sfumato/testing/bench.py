@@ -235,9 +235,7 @@ class Bench:
             raise ValueError(f"{self.potential.name}: {silent[0]}")
         return found if failing else found.require()
 
-    def points(
-        self, systems: Sequence[System], together: bool = False, failing: bool = False
-    ) -> list[Point]:
+    def points(self, systems: Sequence[System], together: bool = False, failing: bool = False) -> list[Point]:
         """Evaluate structures, in batches of the size the potential prefers, or all in one batch."""
         size = len(systems) if together else max(1, self.potential.abilities.batch)
         found = []

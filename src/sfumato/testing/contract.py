@@ -314,8 +314,8 @@ def check(
 def sample(structures: Sequence[System], settings: Settings) -> list[tuple[int, System]]:
     """Return as many structures as the settings want, evenly spaced, with their numbers from 1."""
     most = min(len(structures), max(1, settings.own // 3) if settings.quick else settings.own)
-    places = np.unique(np.linspace(0, len(structures) - 1, most).round().astype(int)) if most else []
-    return [(int(k) + 1, structures[k]) for k in places]
+    places = np.linspace(0, len(structures) - 1, most).round().astype(int).tolist()
+    return [(k + 1, structures[k]) for k in dict.fromkeys(places)]
 
 
 class Contract:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sfumato.systems import Floats, System
+from sfumato.systems import System
 from sfumato.testing import structures
 from sfumato.testing.bench import MARGIN, SYMMETRY, Bench, Point
 from sfumato.testing.result import Measured, NotApplicableError
@@ -111,7 +111,7 @@ def vacuum(bench: Bench) -> Iterator[Measured]:
 
 
 def charge(bench: Bench) -> Iterator[Measured]:
-    """A potential that says that charge does not matter to it does not feel it, or refuses a charged molecule."""
+    """A potential that says that charge does not matter does not feel it, or refuses a charged molecule."""
     if bench.potential.abilities.charge:
         raise NotApplicableError(f"{bench.potential.name} says that it feels charge")
     base = bench.structure("molecule")
@@ -129,8 +129,10 @@ def charge_felt(bench: Bench) -> Iterator[Measured]:
         raise NotApplicableError(f"{bench.potential.name} says that charge does not matter to it")
     base = bench.structure("molecule")
     energies = [bench.point(structures.charged(base, total)).energy for total in (0, 1, -1)]
-    same = [total for total, e in zip((1, -1), energies[1:], strict=True) if not e != energies[0]]
-    yield Measured(len(same), 0, "ignored", f"molecule with charge {', '.join(f'{t:+d}' for t in same or (1, -1))}")
+    same = [total for total, e in zip((1, -1), energies[1:], strict=True) if e == energies[0]]
+    yield Measured(
+        len(same), 0, "ignored", f"molecule with charge {', '.join(f'{t:+d}' for t in same or (1, -1))}"
+    )
 
 
 def supercell(bench: Bench) -> Iterator[Measured]:

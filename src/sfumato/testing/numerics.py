@@ -155,8 +155,10 @@ def suspects(size: Floats, noise: float, most: int) -> list[int]:
 
 
 def fifth(values: Floats) -> Floats:
-    """Return (M − 5,) the largest fifth difference of any component over 6, one for each interval [k, k + 1]
-    from k = 2: a jump J shows as J, a smooth function of spacing h as h⁵.
+    """Return how far values are from what their surroundings predict: (M − 5,) fifth differences over 6.
+
+    The largest of any component, one for each interval [k, k + 1] from k = 2: a jump J shows as J, a smooth
+    function of spacing h as h⁵.
 
     Args:
         values: (M, …) at equidistant points.
@@ -186,14 +188,14 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(4)
 
 
 def unexplained(samples: Sequence[Sample], k: int) -> float:
-    """Return E(b) − E(a) + ∫F·dr between the samples a = k and b = k + 1: energy that the force does not show.
+    """Return E(b) − E(a) + ∫F·dr between two samples: energy that the force does not show.
 
     The power is integrated as the polynomial through the six samples around, so of a smooth function h⁷ is
     left, and of a step of the energy all of it.
 
     Args:
         samples: in the order of their places.
-        k: the interval.
+        k: the interval from sample a = k to b = k + 1.
     """
     first = min(max(0, k - 2), max(0, len(samples) - 6))
     around = [(sample.place, np.array(sample.power)) for sample in samples[first : first + 6]]
@@ -204,7 +206,7 @@ def unexplained(samples: Sequence[Sample], k: int) -> float:
 
 
 class EnergyHunt:
-    """An interval that is halved until it is smooth: it goes where the energy changes by what the force does not show.
+    """An interval that is halved until it is smooth: it goes where the force does not explain the energy.
 
     Args:
         samples: of the whole path.
@@ -276,7 +278,7 @@ class ForceHunt:
         return (self.left[-1].place + self.right[0].place) / 2
 
     def take(self, sample: Sample) -> None:
-        """Learn what the function is in the middle; smooth is what its surroundings predict, and ever better so."""
+        """Learn what the function is in the middle; smooth is what is predicted ever better."""
         self.misfits.append(_misfit([*self.left[-3:], *self.right[:3]], sample))
         faded = self.misfits[-1] <= self.misfits[0] * FADES ** (len(self.misfits) - 1)
         self.smooth = self.misfits[-1] <= self.noise and faded

@@ -1,7 +1,8 @@
-"""Checks that nothing jumps where no graph is known to change: all pairs, angles, coordination, random paths."""
+"""Checks that nothing jumps where no graph is known to change: pairs, angles, coordination, random paths."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,7 +16,7 @@ from sfumato.testing.numerics import STENCIL
 from sfumato.testing.paths import Line, Path, Turn, flight, push, span
 from sfumato.testing.result import Measured, NotApplicableError
 
-ANGLES = np.radians([55.0, 176.0])
+ANGLES = (math.radians(55), math.radians(176))
 """Between which an angle is opened."""
 
 DILATED = 1.9
@@ -35,7 +36,7 @@ MIDDLE = np.array([3, -25, 150, 150, -25, 3]) / 256
 
 
 def all_pairs(bench: Bench) -> Iterator[Measured]:
-    """A lump of all elements is dilated until every pair of atoms is apart: each distance from a bond to far."""
+    """A lump of all elements is dilated until every pair of atoms is far apart."""
     base = structures.lump(bench.elements, bench.rng("lump"))
     centered = structures.moved(base, base.positions - base.positions.mean(axis=0))
     nearest = min(structures.distances(base))
@@ -55,11 +56,15 @@ def angle(bench: Bench) -> Iterator[Measured]:
         positions = np.array([[near, 0, 0], [0, 0, 0], [far, 0, 0]])
         path = Turn(structures.system([a, b, c], positions), np.array([2]), np.zeros(3), np.eye(3)[2], far)
         name = "angle " + "–".join(chemical_symbols[z] for z in (a, b, c))
-        trips.append(Trip(name, path, np.linspace(*ANGLES * far, count * 2 // 3), bench.reference))
+        trips.append(
+            Trip(name, path, np.linspace(ANGLES[0] * far, ANGLES[1] * far, count * 2 // 3), bench.reference)
+        )
     if not bench.few:
         base = structures.chain(bench.elements)
         axis = base.positions[2] - base.positions[1]
-        radius = float(np.linalg.norm(np.cross(base.positions[3] - base.positions[2], axis / np.linalg.norm(axis))))
+        radius = float(
+            np.linalg.norm(np.cross(base.positions[3] - base.positions[2], axis / np.linalg.norm(axis)))
+        )
         turn = Turn(base, np.array([3]), base.positions[2], axis / np.linalg.norm(axis), radius)
         trips.append(
             Trip("torsion", turn, radius * np.radians(np.linspace(3, 363, count // 2)), bench.reference)
@@ -78,7 +83,9 @@ def coordination(bench: Bench) -> Iterator[Measured]:
     arms[-1] = -direction
     places = np.linspace(0, start - end, bench.count * 2 // 3)
     path = Line(structures.moved(base, positions), arms)
-    yield from searched(bench, [Trip(f"fifth neighbor of {chemical_symbols[center]}", path, places, bench.reference)])
+    yield from searched(
+        bench, [Trip(f"fifth neighbor of {chemical_symbols[center]}", path, places, bench.reference)]
+    )
 
 
 def random_paths(bench: Bench) -> Iterator[Measured]:
@@ -87,7 +94,9 @@ def random_paths(bench: Bench) -> Iterator[Measured]:
     for kind, base in bench.available("molecule", "cluster", "crystal").items():
         times = 2 if kind == "molecule" else 1
         for k in range(times):
-            trips.append(_wander(bench, f"{kind}, random direction", base, push(base, bench.rng(f"{kind} {k}")), kind))
+            trips.append(
+                _wander(bench, f"{kind}, random direction", base, push(base, bench.rng(f"{kind} {k}")), kind)
+            )
         if kind != "cluster":  # large: one path is enough
             flying = flight(base, bench.point(base).forces, bench.rng(f"{kind} flight"))
             trips.append(_wander(bench, f"{kind}, dynamics", base, flying, kind))
@@ -100,7 +109,7 @@ def _wander(bench: Bench, name: str, base: System, path: Path, kind: str) -> Tri
 
 
 def own_structures(bench: Bench) -> Iterator[Measured]:
-    """The user's structures: forces that are the gradient, no net force, and nothing that jumps around them."""
+    """The user's structures: forces are the gradient and add up to zero, nothing jumps around them."""
     trips = []
     for k, base in bench.own:  # those that cannot be evaluated fail the check
         name = f"structure {k} of the file"
@@ -112,7 +121,9 @@ def own_structures(bench: Bench) -> Iterator[Measured]:
             f"{name}, net force",
         )
         yield bench.gradient(base, 0, name)
-        trips.append(_wander(bench, f"{name}, random direction", base, push(base, bench.rng(f"own {k}")), "own"))
+        trips.append(
+            _wander(bench, f"{name}, random direction", base, push(base, bench.rng(f"own {k}")), "own")
+        )
         flying = flight(base, point.forces, bench.rng(f"own flight {k}"))
         trips.append(_wander(bench, f"{name}, dynamics", base, flying, "own"))
     yield from searched(bench, trips)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sfumato.models.pair import bond_length
-from sfumato.systems import Floats, Ints, System
+from sfumato.systems import Ints, System
 from sfumato.testing import structures
 from sfumato.testing.bench import Bench
 from sfumato.testing.jumps import Jump, Trip, jump_at, search, searched
