@@ -72,21 +72,21 @@ def of_mindscaip(preset: str, args: argparse.Namespace, crystal: Any) -> tuple[E
 
     from sfumato import Batch
     from sfumato.io import from_ase
-    from sfumato.models.mindscaip import config
-    from sfumato.models.mindscaip.network import MinDScAIP
-from sfumato.models.network import prepare
+    from sfumato.models.families import build
+    from sfumato.models.families import preset as named
+    from sfumato.models.network import prepare
     from sfumato.potentials.network import NetworkPotential
 
-    made = config.preset(preset, **({"directional": args.directional} if args.directional else {}))
-    potential = NetworkPotential(MinDScAIP(made), device=args.device)
-    flops = needed(potential.model, prepare(potential.model, Batch.of([from_ase(crystal)])).topology)
+    config = named(preset, **({"directional": args.directional} if args.directional else {}))
+    potential = NetworkPotential(build(config), device=args.device)
+    flops = needed(potential.network, prepare(potential.network, Batch.of([from_ase(crystal)])).topology)
 
     def evaluate(atoms: Any) -> Any:
         with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
             found = potential.predict(Batch.of([from_ase(atoms)]))
-        return {"recomputed": potential.model.checkpointing, "energy": float(found.energy[0])}
+        return {"recomputed": potential.network.checkpointing, "energy": float(found.energy[0])}
 
-    return evaluate, sum(p.numel() for p in potential.model.parameters()), flops
+    return evaluate, sum(p.numel() for p in potential.network.parameters()), flops
 
 
 def needed(model: Any, topology: Any) -> float:

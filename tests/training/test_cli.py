@@ -75,12 +75,12 @@ def test_numbers_of_an_evaluation_are_checked_in_one_clear_line(capsys, words, m
 
 def test_an_evaluation_takes_its_folder_by_one_letter(tmp_path):
     made.written(tmp_path / "set.h5", made.molecules(8))
-    words = ["--model", "lj", "--data", str(tmp_path / "set.h5"), "--turned", "0", "--workers", "0"]
+    words = ["--model", "lj", "--data", str(tmp_path / "set.h5"), "--turned", "0"]
     assert _exit_code(["eval", *words, "-o", str(tmp_path / "r")]) == 0
     assert (tmp_path / "r" / "run.json").exists()
 
 
-def test_train_then_eval_as_the_words_at_the_end_say(tmp_path):
+def test_train_then_eval_as_the_words_at_the_end_say(tmp_path, monkeypatch, capsys):
     config(tmp_path)
     first = sfumato(tmp_path, "train", "run.yaml", "--set", "seed=3", "stages.only.lr=1e-3")
     assert first.returncode == 0, first.stderr
@@ -91,19 +91,18 @@ def test_train_then_eval_as_the_words_at_the_end_say(tmp_path):
     assert (said["seed"], said["stages"][0]["lr"]) == (3, 1e-3)
     assert load(folder / "model.safetensors").abilities.elements == {6, 7, 8}
     following = re.search(r"next:  sfumato (.*)", first.stdout)[1].split()
-    second = sfumato(tmp_path, *following, "--json", "errors.json", "--turned", "3")
-    assert second.returncode == 0, second.stderr
+    monkeypatch.chdir(tmp_path)
+    assert _exit_code([*following, "--json", "errors.json", "--turned", "3"]) == 0
     errors = json.loads((tmp_path / "errors.json").read_text())["models"]["model"]["subsets"]["all"]
     held_out = [line for line in read_log(folder) if line["event"] == "validation"]
     kept = min(held_out, key=lambda line: line["loss"])
     assert errors["force_mae"]["value"] == pytest.approx(kept["forces"], rel=1e-4)
     assert errors["energy_mae"]["value"] == pytest.approx(kept["energy"], rel=1e-4)
     assert errors["force_rmse"]["value"] == pytest.approx(kept["forces_rms"], rel=1e-4)
-    third = sfumato(tmp_path, "report", "runs")
-    assert third.returncode == 0, third.stderr
-    assert (tmp_path / "runs" / "eval-made" / "report.html").exists()
+    assert _exit_code(["report", "runs"]) == 0
+    assert (tmp_path / "runs" / "errors-made" / "report.html").exists()
     assert (tmp_path / "runs" / "training.html").exists()
-    assert "train-run" in third.stdout
+    assert "train-run" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])

@@ -78,10 +78,10 @@ def test_tasks_of_srun_that_would_each_train_alone_are_refused(data, monkeypatch
 
 def test_two_processes_give_the_curve_of_one(data, tmp_path):
     """Through stage changes, evaluations, an early stop and batches that do not divide; to rounding."""
-    settings = made.settings(data, *STAGES, log_steps=1, patience=4)
+    settings = made.settings(data, *STAGES, log_steps=1, patience=2)
     train(settings, tmp_path / "one", alone(settings))
     said = two(settings, tmp_path / "two", tmp_path / "run.yaml")
-    assert said.split() == ["finished", str(8 + 9 + 15)] * 2
+    assert said.split() == ["finished", str(8 + 9 + 9)] * 2
     for event, name in (("train", "energy"), ("train", "forces"), ("train", "noise"), ("validation", "loss")):
         expected = values(tmp_path / "one", event, name)
         assert expected

@@ -178,7 +178,9 @@ def test_the_error_in_training_is_a_mean_over_steps_that_have_one(data, tmp_path
     def told(probability):
         denoising = {"probability": probability, "share": share, "sigma": 1e-6, "weight": 1}
         stage = {"objective": "direct", "denoising": denoising, "lr": 1e-12}
-        settings = made.settings(data, {"name": "s", "steps": 24, "batch": 8} | stage, log_steps=24)
+        settings = made.settings(
+            data, {"name": "s", "steps": 12, "batch": 8} | stage, log_steps=12, evaluate_steps=12
+        )
         go(settings, tmp_path / str(probability))
         return events(tmp_path / str(probability), "train")[0]
 
