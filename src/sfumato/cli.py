@@ -9,8 +9,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from sfumato import __version__
-
-USER_ERROR = 2
+from sfumato.commands.ending import USER_ERROR, exit_code
 
 
 def build(arguments: Sequence[str]) -> App:
@@ -45,20 +44,18 @@ def _own_protocol(arguments: Sequence[str]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run and exit: 0 done, 1 some items failed, 2 bad input, 128 + n stopped by signal n."""
-    sys.exit(_exit_code(sys.argv[1:] if arguments is None else arguments))
+    given = sys.argv[1:] if arguments is None else arguments
+    sys.exit(exit_code(lambda: _run(given)))
 
 
-def _exit_code(arguments: list[str]) -> int:
-    from sfumato.execution.runner import Stopped
-
+def _run(arguments: list[str]) -> int:
     try:
         app = build(arguments)
         result: Any = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         return _complain(str(error))
-    except Stopped as stopped:
-        print(f"stopped by {stopped}; the same command continues where it was", file=sys.stderr)  # noqa: T201
-        return stopped.exit_code
+    except BrokenPipeError:
+        raise
     except ValueError as error:
         return _complain(str(error))
     except OSError as error:

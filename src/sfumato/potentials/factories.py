@@ -87,7 +87,8 @@ def _taken(factory: Callable[..., Any], wishes: dict[str, str]) -> dict[str, str
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
     """Let a user's file import its neighbors, as it could if Python ran it; only inside this block."""
-    sys.path.insert(0, str(folder))
+    # At the end: a file of the user's that is called like a module of Python's takes nobody's place.
+    sys.path.append(str(folder))
     try:
         yield
     finally:

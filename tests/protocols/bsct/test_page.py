@@ -105,7 +105,7 @@ def test_the_same_run_gives_the_same_page(hostile, page):
 
 def test_the_summary_names_the_smoothest_and_whether_it_can_be_told():
     said = " ".join(summary(make_run()))
-    assert "Smoothest: smooth, mean FSD" in said
+    assert "Lowest FSD: smooth, mean FSD" in said
     assert "is statistically distinguishable" in said
     few = " ".join(summary(make_run(per_bond=1)))
     assert "cannot be told from chance; 3 scans could hardly show one" in few

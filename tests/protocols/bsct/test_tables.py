@@ -279,7 +279,7 @@ def test_models_that_were_asked_about_other_scans_stand_in_one_table():
 def test_the_tables_of_a_run_hold_failures_and_types_of_enough_scans():
     run = with_result(make_run(), "rough", "C-C/0", failed("frame 3: broken"))
     text = shown(tables.run_tables(run))
-    for words in ("bsct v1 · morse-set", "Scans that do not count", "broken"):
+    for words in ("bsct v2 · morse-set", "Scans that do not count", "broken"):
         assert words in text
     assert "by bond type" not in text
     many = shown(tables.run_tables(make_run(per_bond=tables.FEW)))

@@ -186,8 +186,9 @@ def _ranking(run: Run, contenders: Sequence[bsct.ModelResult]) -> list[str]:
 
     best, *others = contenders
     caution = (
-        f"{metric.title} mostly reads how well the place of the minimum agrees: a well moved by 0.02 Å scores "
-        "about 44. Read it beside the verdicts, which say what would be felt in a simulation. " + YARDSTICKS
+        f"{metric.title} mostly reads how well the place of the minimum agrees: a well moved by 0.02 Å "
+        "scores about 44. Read it beside the verdicts, which say what would be felt in a simulation. "
+        + YARDSTICKS
     )
     if not others:
         return [f"{value(best)} (95 % interval in brackets).", caution]

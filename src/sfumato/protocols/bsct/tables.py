@@ -57,8 +57,8 @@ _WORK = (
 )
 
 _FALSE = (
-    "Height of the largest {} of the energy that the reference does not have, 0 where there is none; more than "
-    "25 meV, kT at room temperature, changes what happens in a simulation."
+    "Height of the largest {} of the energy that the reference does not have, 0 where there is none; more "
+    "than 25 meV, kT at room temperature, changes what happens in a simulation."
 )
 
 _METRICS = (
@@ -70,8 +70,8 @@ _METRICS = (
         "{outside}_full",
         "{OUTSIDE}",
         "1/Å",
-        "The FSD without the 0.1 Å on either side of the reference minimum, where it mostly reads how well the "
-        "place of the minimum agrees.",
+        "The FSD without the 0.1 Å on either side of the reference minimum, where it mostly reads how well "
+        "the place of the minimum agrees.",
     ),
     ("barrier", "false_barrier", "false barrier", "eV", _FALSE.format("barrier")),
     ("well", "false_well", "false well", "eV", _FALSE.format("well")),
@@ -87,8 +87,8 @@ _METRICS = (
         "{order}_full",
         "work–energy order",
         "",
-        "How fast the work–energy residual falls when the step is halved: 3 where energy and force are smooth, "
-        "1 where the force jumps or is no gradient, 0 where the energy jumps; the worst interval of a scan.",
+        "How fast the work–energy residual falls when the step is halved: 3 where energy and force are "
+        "smooth, 1 where the force jumps or is no gradient, 0 where the energy jumps; the worst interval.",
     ),
     ("force", "force_mae_full", "force MAE", "eV/Å", "Mean absolute error of the force components."),
     (
@@ -251,7 +251,7 @@ def failures(run: Run) -> list[Failures]:
 
 def run_tables(run: Run) -> RenderableType:
     """Return what a terminal shows of a run; numbers by type only where a type has enough scans."""
-    parts = [model_table(run)]
+    parts = [verdict_table(run), model_table(run)]
     if not run.complete:
         parts.append(failure_table(run))
     if max(bond_counts(run).values(), default=0) >= FEW:
@@ -281,11 +281,11 @@ def model_table(run: Run) -> RenderableType:
         tables.append(table)
     note = settings_note(run.settings)
     tables[-1].caption = Text(
-        "Mean over scans [95 % interval]; the lower, the better, but an order of 3 is smooth. docs/metrics.md "
-        "defines every number." + (f"\n{note}" if note else "")
+        "Mean over scans [95 % interval]; the lower, the better, but an order of 3 is smooth. "
+        "docs/metrics.md defines every number." + (f"\n{note}" if note else "")
     )
     facts = f"{run.protocol.name} v{run.protocol.version} · {run.data.name} · {run.data.level}\n"
-    return Group(Text(facts, style="bold"), verdict_table(run), *tables)
+    return Group(Text(facts, style="bold"), *tables)
 
 
 def verdict_table(run: Run) -> RenderableType:
@@ -300,14 +300,16 @@ def verdict_table(run: Run) -> RenderableType:
         found = verdict(model, settings_of(run, model.name))
         style = "bold red" if found.broken else "" if found.sound else "red"
         cells = [extrema_words(model, what) for what in ("barrier", "well")]
-        table.add_row(Text(model.name), *cells, Text(in_words(run, model.name, found), style=style))
+        table.add_row(
+            Text(model.name), *cells, Text(in_words(run, model.name, found, full=False), style=style)
+        )
     table.caption = "Scans with one, and the largest; `sfumato check MODEL` looks where no scan goes."
     return table
 
 
-def in_words(run: Run, name: str, found: Verdict) -> str:
+def in_words(run: Run, name: str, found: Verdict, full: bool = True) -> str:
     """Return a verdict in one line, and whether the model was broken on purpose."""
-    return found.in_words() + (" (a control, broken on purpose)" if is_control(run, name) else "")
+    return found.in_words(full) + (" (a control, broken on purpose)" if is_control(run, name) else "")
 
 
 def extrema_words(model: bsct.ModelResult, what: str) -> str:

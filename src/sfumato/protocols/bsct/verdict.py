@@ -1,4 +1,4 @@
-"""What the scans say of a model in plain words: does it hold together, and what is wrong where it does not."""
+"""What the scans say of a model in plain words: does it hold together, and what is wrong if not."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sfumato.report.numbers import number
 
 LEAST_ORDER = 1.5
 """Of the work–energy residual: it falls with the third power of the step where energy and force are smooth,
-with the first where the force jumps or is no gradient, and not at all where the energy jumps. Measured: 2.1 to
-2.9 for GFN1- and GFN2-xTB, Lennard-Jones, Morse and MinDScAIP, at most 0.8 for the broken controls."""
+with the first where the force jumps or is no gradient, and not at all where the energy jumps. Measured: 2.1
+to 2.9 for GFN1- and GFN2-xTB, Lennard-Jones, Morse and MinDScAIP, at most 0.8 for the broken controls."""
 
 THERMAL = 0.025
 """eV, kT at room temperature: a false barrier or well of this height changes what happens in a simulation."""
@@ -31,12 +31,14 @@ class Answer:
         answer: "yes" is good.
         reason: the worst case, with numbers.
         threshold: what the answer rests on.
+        fault: what is wrong, in a few words; empty where nothing is.
     """
 
     question: str
     answer: Answered
     reason: str
     threshold: str
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,12 @@ class Verdict:
         """Whether energy and forces contradict each other."""
         return self.answers[0].answer == "no"
 
-    def in_words(self) -> str:
-        """Return one line: what is wrong, or that nothing was."""
+    def in_words(self, full: bool = True) -> str:
+        """Return one line: what is wrong, or that nothing was; `full` with numbers and places."""
         n, total = self.coverage
         if not n:
             return "cannot be told: no scan could be evaluated"
-        wrong = [answer.reason for answer in self.answers if answer.answer == "no"]
+        wrong = [a.reason if full else a.fault for a in self.answers if a.answer == "no"]
         part = "" if n == total else f" ({n} of {total} scans)"
         if not wrong:
             return f"no fault on these scans{part}"
@@ -111,11 +113,9 @@ def _agreement(scans: Mapping[str, Mapping[str, float]], residual: str) -> Answe
     bad = sum(values[key] < LEAST_ORDER for values in known.values())
     if not bad:
         return Answer(question, "yes", f"lowest order {number(order)}, in {worst}", threshold)
-    reason = (
-        f"energy and force contradict each other in {bad} of {len(scans)} scans (order {order:.1f} in {worst}, "
-        "smooth is 3)"
-    )
-    return Answer(question, "no", reason, threshold)
+    fault = "energy and force disagree"
+    reason = f"{fault} in {bad} of {len(scans)} scans (order {number(order, 1)} in {worst}, smooth is 3)"
+    return Answer(question, "no", reason, threshold, fault)
 
 
 def _extrema(scans: Mapping[str, Mapping[str, float]], what: str, question: str) -> Answer:
@@ -133,4 +133,4 @@ def _extrema(scans: Mapping[str, Mapping[str, float]], what: str, question: str)
         f"false {what}s in {bad} of {len(scans)} scans (largest {number(height)} eV in {worst} at "
         f"{number(place)} Å)"
     )
-    return Answer(question, "no", reason, threshold)
+    return Answer(question, "no", reason, threshold, f"false {what}s")
