@@ -1,5 +1,5 @@
-"""Training data and training: read and check labeled structures, fit atom energies, load batches, train.
+"""Training of any network: stages, steps, losses and gradients, checkpoints, several processes.
 
-sources and convert: what others publish into packed frames. check: statements about a set that hold or not.
-energies: atom energies and the scale of forces. data: batches for one or many processes.
+loop: a run from beginning to end. progress: where it is. stages, settings: what it consists of. launch: what
+belongs to the whole process. The families of networks are in `models.families`.
 """
