@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from sfumato.datasets import named as datasets
 from sfumato.datasets.named import DATASETS, DataSet
+from sfumato.files import temporary_name
 from sfumato.io import write_scan_set
 from tests.released_layout import (
     RELEASED,
@@ -374,6 +376,26 @@ def test_an_interrupted_download_leaves_nothing(cache: Path, monkeypatch: pytest
         with pytest.raises(KeyboardInterrupt):
             datasets.get("mini", interrupt)
     assert left_in(cache) == []
+
+
+def test_a_download_without_end_is_given_up(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfumato.datasets.named.LARGEST", len(GOOD) // 2)
+    with served(GOOD, None) as (url, _):
+        from_url(monkeypatch, url)
+        with pytest.raises(ValueError, match=rf"given up after {len(GOOD)} bytes"):
+            datasets.get("mini")
+    assert left_in(cache) == []
+
+
+def test_what_killed_processes_left_is_removed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.mkdir()
+    for name in ("mini.h5", "mini.download"):
+        left = temporary_name(name).replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")
+        (cache / left).write_bytes(b"half a set")
+    with served(GOOD, len(GOOD)) as (url, _):
+        from_url(monkeypatch, url)
+        datasets.get("mini")
+    assert left_in(cache) == ["mini.h5"]
 
 
 # --- the published set ----------------------------------------------------------------------------------

@@ -91,6 +91,13 @@ def test_an_unknown_unit_names_what_is_known(quantity: Any, name: str, message: 
         unit(quantity, name)
 
 
+@pytest.mark.parametrize("name", ["x/../../../escaped", "..", "", "a\\b", "a\nb"])
+def test_the_name_of_a_set_is_not_a_path(name: str) -> None:
+    with pytest.raises(ValueError, match="must be a name"):
+        settings(name=name)
+    assert settings(name="C–H bonds, 300 K").name == "C–H bonds, 300 K"
+
+
 # --- extended XYZ --------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from sfumato.config import Settings
 from sfumato.io.ase_objects import from_ase, stated_keys, whole
@@ -128,6 +128,13 @@ class SourceSettings(Settings):
     multiplicity: int = 1
     multiplicity_is: Literal["2S+1", "2S", "S"] = "2S+1"
     unusable: Literal["error", "leave out"] = "error"
+
+    @field_validator("name")
+    @classmethod
+    def _a_name_and_no_path(cls, name: str) -> str:
+        if re.search(r"[/\\\x00-\x1f]", name) or name.strip(". ") == "":
+            raise ValueError("must be a name, without slashes and control characters")
+        return name
 
     @model_validator(mode="before")
     @classmethod
