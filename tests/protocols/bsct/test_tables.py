@@ -267,7 +267,7 @@ def test_an_fsd_of_another_floor_is_not_compared():
 
 def test_models_that_were_asked_about_other_scans_stand_in_one_table():
     run = make_run({"all": (0.0, 2.1), "few": (0.15, 2.1)}, own={"few": Settings(limit_per_bond=1)})
-    text = shown(tables.run_tables(run))
+    text = shown(tables.model_table(run))
     assert "9/9" in row_of(text, "all")
     assert "3/3" in row_of(text, "few")
     assert "few: limit_per_bond=1" in " ".join(text.split())

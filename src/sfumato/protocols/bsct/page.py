@@ -31,6 +31,7 @@ from sfumato.report.html import (
     NOT_APPLICABLE,
     Page,
     coverage_cell,
+    definitions,
     embedded,
     estimate_cell,
     figure_block,
@@ -221,8 +222,9 @@ def _run_section(run: Run, key: str, title: str, figures: Figures) -> str:
     parts = [
         f'<section id="{key}"><h2>{escape(title)}</h2>',
         f'<div class="lead"><ul>{"".join(f"<li>{_prose(s)}</li>" for s in summary(run))}</ul></div>',
-        "<h3>Models</h3>",
+        "<h3>Verdicts</h3>",
         _verdicts(run),
+        "<h3>Models</h3>",
         _model_table(run, HEADLINE),
         folded("More numbers", _model_table(run, DETAIL)),
         "<h3>Scans that do not count</h3>",
@@ -244,14 +246,9 @@ def _verdicts(run: Run) -> str:
     for model in ranked(run):
         found = verdict(model, settings_of(run, model.name))
         kind = ' class="bad"' if found.broken or not found.sound else ""
-        rows = [
-            f'<th>{escape(a.question)}</th><td class="words">{escape(a.answer)}</td>'
-            f'<td class="words">{escape(a.reason)}</td><td class="words">{escape(a.threshold)}</td>'
-            for a in found.answers
-        ]
-        head = [heading(word, words=True) for word in ("question", "answer", "worst case", "rests on")]
+        rows = [(a.question, f"{a.answer}: {a.reason}. It rests on: {a.threshold}.") for a in found.answers]
         line = f"<b>{escape(model.name)}</b>: <span{kind}>{escape(in_words(run, model.name, found))}</span>"
-        parts.append(f"<li><details><summary>{line}</summary>{table(head, rows, '')}</details></li>")
+        parts.append(f"<li><details><summary>{line}</summary>{definitions(rows)}</details></li>")
     return f'<ul class="verdicts">{"".join(parts)}</ul>'
 
 
