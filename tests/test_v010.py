@@ -68,7 +68,8 @@ def test_a_run_of_errors_is_read_with_its_numbers(tmp_path):
     assert after["force_mae_by_magnitude"] == before["force_mae_by_magnitude"]
     for name, number in before["subsets"]["all"].items():
         assert after["subsets"]["all"][name]["value"] == number["value"]
-    assert (found.protocol.name, found.settings["lj"].split, found.settings["lj"].turned) == ("errors", "test", 2)
+    settings = found.settings["lj"]
+    assert (found.protocol.name, settings.split, settings.turned) == ("errors", "test", 2)
 
 
 def test_packed_sets_are_read_to_the_same_identity():

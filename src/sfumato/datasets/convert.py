@@ -378,12 +378,7 @@ def convert(
         else:
             divided = stream.split.category()
         left_out = tuple(stream.left_out)
-        provenance = {
-            "converted from": {k or "all": {"file": f.name, "bytes": _size(f)} for k, f in files.items()},
-            "declared": source.model_dump(mode="json"),
-            "notes": list(stream.notes()),
-            "left out": {"frames": len(left_out), "first": [list(x) for x in left_out[:MOST_LISTED]]},
-        }
+        provenance = _provenance(files, source, stream.notes(), left_out)
         identity = writer.finish(molecule, stream.subset.category(), divided, provenance)
     return Conversion(
         path=Path(out),
@@ -394,6 +389,20 @@ def convert(
         notes=stream.notes(),
         left_out=left_out,
     )
+
+
+def _provenance(
+    files: Mapping[str, Path],
+    source: SourceSettings,
+    notes: Sequence[str],
+    left_out: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    return {
+        "converted from": {k or "all": {"file": f.name, "bytes": _size(f)} for k, f in files.items()},
+        "declared": source.model_dump(mode="json"),
+        "notes": list(notes),
+        "left out": {"frames": len(left_out), "first": [list(x) for x in left_out[:MOST_LISTED]]},
+    }
 
 
 def _size(path: Path) -> int:

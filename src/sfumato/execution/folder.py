@@ -150,9 +150,7 @@ def upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
         return manifest
     kept = {key: value for key, value in manifest.items() if key not in ("settings", *OF_THE_FOLDER)}
     settings = manifest.get("settings", {}) | {key: manifest[key] for key in OF_THE_FOLDER if key in manifest}
-    models = {
-        name: {"settings": settings, "old": True} | entry for name, entry in manifest["models"].items()
-    }
+    models = {name: {"settings": settings, "old": True} | entry for name, entry in manifest["models"].items()}
     name = RENAMED.get(manifest["protocol"], manifest["protocol"])
     return {**kept, "schema": SCHEMA, "protocol": name, "models": models}
 
