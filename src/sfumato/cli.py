@@ -44,8 +44,11 @@ def _own_protocol(arguments: Sequence[str]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run and exit: 0 done, 1 some items failed, 2 bad input, 128 + n stopped by signal n."""
-    given = sys.argv[1:] if arguments is None else arguments
-    sys.exit(exit_code(lambda: _run(given)))
+    sys.exit(_exit_code(sys.argv[1:] if arguments is None else arguments))
+
+
+def _exit_code(arguments: list[str]) -> int:
+    return exit_code(lambda: _run(arguments))
 
 
 def _run(arguments: list[str]) -> int:

@@ -74,6 +74,8 @@ def run_protocol(protocol: Protocol, options: RunOptions) -> int:
 
     result = _run(protocol, options)
     say(protocol.tables(result))
+    for name, reason in result.stopped.items():
+        say(f"{name}: {reason}")
     say(f"records: {result.folder}   full report: sfumato report {result.folder}")
     if options.json:
         write_json(options.json, result.as_json())

@@ -79,6 +79,15 @@ class Tally:
     last_failure: str = ""
     warning: str = ""
 
+    def count(self, records: Iterable[Record], seconds: float) -> None:
+        """Take note of finished items, `seconds` after the run began."""
+        self.seconds = seconds
+        for record in records:
+            self.done += 1
+            if record["status"] != "ok":
+                self.failed += 1
+                self.last_failure = record["reason"]
+
     @property
     def rate(self) -> float:
         """Items per second of this run, not counting the skipped ones."""
@@ -155,12 +164,7 @@ def run(
             if now - synced > SYNC_SECONDS:
                 file.sync()
                 synced = now
-            tally.seconds = now - start
-            tally.done += len(records)
-            for record in records:
-                if record["status"] != "ok":
-                    tally.failed += 1
-                    tally.last_failure = record["reason"]
+            tally.count(records, now - start)
             watch(tally)
             if outlook.is_hopeless(records, tasks):
                 raise _same_failure(tally)

@@ -73,7 +73,7 @@ def stratified_bootstrap(
 ) -> Estimate:
     """Return the plain mean with its studentized bootstrap interval, resampling within strata.
 
-    Of the n values of a stratum ⌊3n/7⌋ + 2 (at most n) are drawn, and deviations are rescaled so that their
+    Of the n values of a stratum ⌊n/2⌋ + 2 (at most n) are drawn, and deviations are rescaled so that their
     variance is the unbiased one. A stratum of one value says nothing about its spread: such strata are
     pooled into one, and a last lone value joins the smallest other stratum; the interval then includes the
     differences between them. Up to `EXACT` values in one stratum are not drawn but enumerated.
@@ -218,7 +218,8 @@ def paired_difference(
         confidence: of the interval.
 
     Returns:
-        Over the pairs with both values: mean and interval as `stratified_bootstrap`, the fraction of
+        Over the pairs with both values: mean and interval as `stratified_bootstrap`, but of ⌊3n/7⌋ + 2
+        draws per stratum, the fraction of
         pairs with a < b (a tie is not lower), and the p-value. nan where there is no pair. Fewer than
         `FEWEST` pairs have no interval; their p-value is that of all sign flips, at least 1/8.
 
@@ -263,7 +264,7 @@ def paired_differences(
     n = len(strata)
     a, b = ([_values(pair[k], names[k], n) for pair in pairs.values()] for k in (0, 1))
     d = np.column_stack(a) - np.column_stack(b)
-    tests = _tests(d, strata, rng, resamples, confidence)
+    tests = _tests(d, strata, rng, resamples, confidence, paired=True)
     found = {}
     for name, column, test in zip(pairs, d.T, tests, strict=True):
         known = column[np.isfinite(column)]
@@ -319,7 +320,13 @@ def _estimates(
 
 
 def _tests(
-    table: Floats, strata: Sequence[str], rng: np.random.Generator, resamples: int, confidence: float
+    table: Floats,
+    strata: Sequence[str],
+    rng: np.random.Generator,
+    resamples: int,
+    confidence: float,
+    *,
+    paired: bool = False,
 ) -> list[_Test]:
     """Return mean, interval and p-value of each column of a table, (n, M); nan is n/a.
 
@@ -338,24 +345,26 @@ def _tests(
         width = max(1, CHUNK // max(resamples, 1))
         for start in range(0, len(columns) if known.any() else 0, width):
             some = columns[start : start + width]
-            tests = _pattern(table[np.ix_(known, some)], label[known], seed, resamples, confidence)
+            tests = _pattern(table[np.ix_(known, some)], label[known], seed, resamples, confidence, paired)
             for column, test in zip(some, tests, strict=True):
                 found[column] = test
     return found
 
 
-def _pattern(x: Floats, label: NDArray[np.str_], seed: int, resamples: int, confidence: float) -> list[_Test]:
+def _pattern(
+    x: Floats, label: NDArray[np.str_], seed: int, resamples: int, confidence: float, paired: bool
+) -> list[_Test]:
     """Do the columns of a table without nan, (n, M)."""
     mean = x.mean(axis=0)
     if len(x) < FEWEST:
         return [_Test(float(m), math.nan, math.nan, _flipped(d)) for m, d in zip(mean, x.T, strict=True)]
     groups = _groups(label)
     if len(groups) == 1 and len(x) <= EXACT:
-        counts, weights = _every_sample(len(x))
+        counts, weights = _every_sample(len(x), draws(len(x), paired=paired))
         samples: Iterable[list[Floats]] = [counts]
         observed = 0.0
     else:
-        samples = _drawn(groups, seed, resamples)
+        samples = _drawn(groups, seed, resamples, paired)
         weights, observed = np.full(resamples, 1.0 / (1 + resamples)), 1.0 / (1 + resamples)
     t, error = _studentized(x, groups, samples)
     low, high, p = _read(t, mean / np.where(error > 0, error, 1.0), weights, observed, 1 - confidence)
@@ -432,17 +441,19 @@ def _studentized(x: Floats, groups: list[Ints], samples: Iterable[list[Floats]])
     return np.concatenate(parts, axis=1), error
 
 
-def draws(n: int) -> int:
+def draws(n: int, *, paired: bool = False) -> int:
     """Return how many of n values of a stratum each resample draws.
 
     Fewer draws than values make the resampled t as skewed as a larger part of the population would: a small
-    sample shows less than its skewness, because its longest tail is mostly not in it. For many values the
-    number no longer matters. docs/metrics.md has the coverage that this was chosen by.
+    sample shows less than its skewness, because its longest tail is mostly not in it. A test draws fewer than
+    an interval of a mean, so as to find few false differences where all pairs but the rare large one have
+    the same sign. For many values the number no longer matters. docs/metrics.md has the coverage that
+    both were chosen by.
     """
-    return min(n, 3 * n // 7 + 2)
+    return min(n, (3 * n // 7 if paired else n // 2) + 2)
 
 
-def _drawn(groups: list[Ints], seed: int, resamples: int) -> Iterator[list[Floats]]:
+def _drawn(groups: list[Ints], seed: int, resamples: int, paired: bool) -> Iterator[list[Floats]]:
     """Yield parts of bounded size of the resamples: how often each draws each value of every stratum.
 
     Every stratum has a generator of its own, so that the parts may be of any size.
@@ -454,16 +465,15 @@ def _drawn(groups: list[Ints], seed: int, resamples: int) -> Iterator[list[Float
         counts = []
         for rows, rng in zip(groups, generators, strict=True):
             n = len(rows)
-            picks = rng.integers(n, size=(part, draws(n))) + n * np.arange(part)[:, None]
+            picks = rng.integers(n, size=(part, draws(n, paired=paired))) + n * np.arange(part)[:, None]
             times = np.bincount(picks.ravel(), minlength=n * part)
             counts.append(times.reshape(part, n).astype(float))
         yield counts
 
 
-@lru_cache(maxsize=EXACT)
-def _every_sample(n: int) -> tuple[list[Floats], Floats]:
-    """Return every sample of `draws(n)` of n values, as counts (B, n), and the probability of each, (B,)."""
-    m = draws(n)
+@lru_cache(maxsize=2 * EXACT)
+def _every_sample(n: int, m: int) -> tuple[list[Floats], Floats]:
+    """Return every sample of m of n values, as counts (B, n), and the probability of each, (B,)."""
     bars = np.array(list(itertools.combinations(range(m + n - 1), n - 1)))
     edges = np.column_stack([np.full(len(bars), -1), bars, np.full(len(bars), m + n - 1)])
     counts = np.diff(edges, axis=1) - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +146,7 @@ class Run:
         settings: each model's own.
         manifest: what was asked for, as the run folder has it.
         folder: of the run.
+        stopped: model → why it was not tried on everything, where all failed for one reason.
     """
 
     protocol: Protocol
@@ -154,6 +155,7 @@ class Run:
     settings: dict[str, Any]
     manifest: dict[str, Any]
     folder: Path
+    stopped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:

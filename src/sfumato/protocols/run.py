@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from sfumato.config import read_settings
 from sfumato.execution.folder import RunFolder, RunFolderError, provenance
-from sfumato.execution.runner import Item
+from sfumato.execution.runner import Item, SameFailureError
 from sfumato.jobs.job import Job, Task
 from sfumato.jobs.models import Model, resolved
 from sfumato.jobs.perform import Way, by_job, perform, recorded
@@ -65,11 +65,16 @@ def run(
     tasks = list(p.plan(data, asked))
     manifest = _manifest(p, data, spec, asked, chosen)
     folder.begin(manifest, p.reads)
-    results = {}
+    results, stopped = {}, {}
     for model in chosen:
-        records = perform(tasks, model, folder, way)
-        results[model.name] = p.analyse(data, records, model.name, model.potential.identity, asked)
-    return Run(p, data, results, dict.fromkeys(results, asked), folder.manifest(), folder.path)
+        identity = model.potential.identity
+        try:
+            records = perform(tasks, model, folder, way)
+        except SameFailureError as error:  # the other models may do better
+            stopped[model.name] = str(error)
+            records = recorded(tasks, model.name, identity, folder)
+        results[model.name] = p.analyse(data, records, model.name, identity, asked)
+    return Run(p, data, results, dict.fromkeys(results, asked), folder.manifest(), folder.path, stopped)
 
 
 def load_run(folder: str | Path, protocol: Protocol | None = None) -> Run:

@@ -26,7 +26,7 @@ from sfumato.testing.numerics import (
     suspects,
     unexplained,
 )
-from sfumato.testing.paths import Path, moving_distances, pair_name
+from sfumato.testing.paths import Path, image_distances, moving_distances, pair_name
 from sfumato.testing.result import Measured, NotApplicableError
 
 LIMITS = (1e-10, 1e-8, 1e-5)
@@ -248,7 +248,7 @@ def _found(bench: Bench, trip: Trip) -> list[tuple[float, Jump | Measured]]:
 
 def is_explained(bench: Bench, path: Path, s: float) -> bool:
     """Return whether a pair that moves is at a cutoff that was found before."""
-    distances, _, _ = moving_distances(path, s)
+    distances = image_distances(path, s)
     return any((np.abs(distances - r) < EXPLAINED).any() for r in bench.cutoffs)
 
 

@@ -26,6 +26,9 @@ FREE, LONGEST = 1.2, 2.0
 DIRECTIONS = 64
 """Tried for each part."""
 
+IMAGES = 4
+"""Cells to either side whose atoms are near enough to be at a cutoff."""
+
 WARM = 0.026 * 1000 / 300
 """eV, k_B T of the velocities of `flight`: 1000 K, so that atoms leave their wells."""
 
@@ -160,6 +163,18 @@ def moving_distances(path: Path, s: float) -> tuple[Floats, Ints, Ints]:
     moves = np.abs(tangent[i] - tangent[j]).max(axis=1) > 1e-12
     i, j = i[moves], j[moves]
     return np.linalg.norm(here.positions[i] - here.positions[j], axis=1), i, j
+
+
+def image_distances(path: Path, s: float) -> Floats:
+    """Return the distances in Å between atoms that move relative to each other, of all images nearby."""
+    here, tangent = path.at(s), path.tangent(s)
+    i, j = np.triu_indices(len(here), 1)
+    moves = np.abs(tangent[i] - tangent[j]).max(axis=1) > 1e-12
+    gaps = (here.positions[i] - here.positions[j])[moves]
+    reach = [np.arange(-IMAGES, IMAGES + 1) if periodic else np.zeros(1) for periodic in here.pbc]
+    shifts = np.stack(np.meshgrid(*reach), axis=-1).reshape(-1, 3) @ here.cell
+    distances: Floats = np.linalg.norm(gaps[:, None] + shifts, axis=-1).ravel()
+    return distances
 
 
 def pair_name(base: System, i: int, j: int) -> str:

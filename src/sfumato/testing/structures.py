@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
 from sfumato.models.pair import bond_length
@@ -51,8 +52,14 @@ SHELL = 16
 CLUSTER = 42
 """Atoms of a cluster without hydrogen: a close-packed sphere, one place beside the middle empty."""
 
-LUMPED = 8
-"""Atoms of a lump: each of four elements twice, so that every pair of elements is there."""
+JOINED = {(0, 4), (1, 5), (2, 6), (3, 7), (0, 1), (0, 2), (0, 3), (1, 6), (3, 5), (2, 7)}
+"""Atoms k and k + 4 of a lump are of one element: all ten pairs of four elements, each atom in two or three."""
+
+LUMPED = 1.15
+"""Bonds between those, and a little more between all others."""
+
+TRIED = 4
+"""Lumps that are relaxed from random places; the one without strain is taken."""
 
 FRAGMENT = 0.76
 """Å, bond of a hydrogen molecule."""
@@ -162,18 +169,21 @@ def distances(base: System) -> Floats:
 
 
 def lump(elements: Sequence[int], rng: np.random.Generator) -> System:
-    """Return eight atoms, each element twice where there are four, about a bond from each other."""
-    numbers = [elements[k % len(elements)] for k in range(LUMPED)]
-    size = 1.2 * max(bond(a, b) for a in elements for b in elements)
-    positions = np.zeros((1, 3))
-    while len(positions) < LUMPED:
-        place = rng.uniform(-size, size, 3)
-        bonds = bond_length(np.array(numbers[: len(positions)]), np.array(numbers[len(positions)]))
-        if (np.linalg.norm(positions - place, axis=1) > 1.15 * bonds).all():
-            positions = np.concatenate([positions, [place]])
-        else:
-            size *= 1.002  # until there is room
-    return system(numbers, positions)
+    """Return eight atoms, each element twice where there are four, in which any two elements are neighbors.
+
+    So, dilated, it shows every pair of elements at every distance.
+    """
+    numbers = np.array([elements[k % 4 % len(elements)] for k in range(8)])
+    i, j = np.triu_indices(len(numbers), 1)
+    bonds, joined = bond_length(numbers[i], numbers[j]), np.array([(a, b) in JOINED for a, b in zip(i, j)])
+
+    def strain(flat: Floats) -> float:
+        ratio = np.linalg.norm(flat.reshape(-1, 3)[i] - flat.reshape(-1, 3)[j], axis=1) / bonds
+        return float(np.where(joined, (ratio - LUMPED) ** 2, np.clip(1.1 * LUMPED - ratio, 0, None) ** 2).sum())
+
+    found = (minimize(strain, rng.normal(scale=1.5, size=3 * len(numbers))) for _ in range(TRIED))
+    best = min(found, key=lambda each: float(each.fun))
+    return system(numbers, best.x.reshape(-1, 3))
 
 
 def triples(elements: Sequence[int]) -> list[tuple[int, int, int]]:
