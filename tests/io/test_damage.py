@@ -11,6 +11,7 @@ import pytest
 
 from sfumato.datasets import named
 from sfumato.io import FrameFile, read_frame_set, read_scan_set
+from sfumato.io.hdf5 import HEAP
 from tests import ROOT
 
 SCANS, FRAMES = "bsct-mini-gfn2.h5", "organic-mini.h5"
@@ -76,3 +77,13 @@ def test_an_array_larger_than_the_file_can_hold_is_not_read(
             file.create_dataset(name, shape=(10**12,), dtype="i8", chunks=(1024,), compression="gzip")
         with pytest.raises(ValueError, match="cannot hold arrays of 8000000"):
             read(path)
+
+
+def test_a_heap_that_hdf5_would_walk_for_ever_is_refused(small: tuple[bytes, bytes], tmp_path: Path) -> None:
+    for content, read in zip(small, (read_scan_set, read_frame_set)):
+        damaged = bytearray(content)
+        start = damaged.index(HEAP)
+        damaged[start + 16 : start + 32] = bytes(16)  # free space of no size, in the place of the first word
+        (tmp_path / "x.h5").write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"the heap of strings at byte {start} is not as it was"):
+            read(tmp_path / "x.h5")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
 
 MOST_PACKED = 2000
 """Bytes of numbers in one byte of a file; gzip reaches 1032."""
+
+HEAP = b"GCOL\x01\0\0\0"
+"""With which HDF5 begins a heap of strings."""
+
+MOST_SCANNED = 1 << 28
+"""Bytes of a file that is searched for damaged heaps."""
 
 SPARE = 1 << 26
 """Bytes that may be read beyond that, of arrays that were never written and read as zeros."""
@@ -55,6 +62,7 @@ def open_file(path: Path) -> h5py.File:
 
     if not path.is_file():
         raise ValueError("no such file")
+    _require_sound_heaps(path)
     file = h5py.File(path, "r")
     try:
         _require_plausible(file, os.path.getsize(path))
@@ -62,6 +70,25 @@ def open_file(path: Path) -> h5py.File:
         file.close()
         raise
     return file
+
+
+def _require_sound_heaps(path: Path) -> None:
+    """Walk the heaps that hold strings as HDF5 does; where one has a part without a size it would not end."""
+    if not 0 < os.path.getsize(path) <= MOST_SCANNED:
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(HEAP)
+        while start >= 0:
+            end = start + int.from_bytes(content[start + 8 : start + 16], "little")
+            place = start + 16
+            while place + 16 <= min(end, len(content)):
+                index = int.from_bytes(content[place : place + 2], "little")
+                size = int.from_bytes(content[place + 8 : place + 16], "little")
+                step = 16 + (size + 7) // 8 * 8 if index else size
+                if step == 0 or place + step > end:
+                    raise ValueError(f"damaged: the heap of strings at byte {start} is not as it was written")
+                place += step
+            start = content.find(HEAP, start + 1)
 
 
 def _require_plausible(file: h5py.File, size: int) -> None:
