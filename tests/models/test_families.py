@@ -11,7 +11,7 @@ from ase import Atoms
 from torch import nn
 
 from sfumato import load
-from sfumato.cli import _exit_code
+from sfumato.cli import main
 from sfumato.graph.layout import differentiable_stage
 from sfumato.graph.settings import GraphSettings
 from sfumato.models import families
@@ -94,6 +94,14 @@ def toy(monkeypatch):
 
 # 4. `sfumato train` with `model: {architecture: toy, …}`; then `sfumato check` on its model file.
 
+
+def exit_code(words):
+    """Return how the program ends when a person types these words."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    return ended.value.code
+
+
 CONFIG = {
     "model": {"architecture": "toy", "width": 6},
     "data": {"path": "set.h5", "allow": ["large forces", "shared molecules"]},
@@ -112,7 +120,7 @@ def trained(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     made.written(tmp_path / "set.h5")
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(CONFIG))
-    assert _exit_code(["train", "toy.yaml", "--out", "run"]) == 0, capsys.readouterr().err
+    assert exit_code(["train", "toy.yaml", "--out", "run"]) == 0, capsys.readouterr().err
     return tmp_path / "run"
 
 
@@ -133,13 +141,13 @@ def test_it_is_trained_saved_loaded_checked_and_used(trained):
     assert atoms.get_potential_energy() == pytest.approx(found.energy[0], abs=1e-6)
     np.testing.assert_allclose(atoms.get_forces(), found.forces[: len(atoms)], atol=1e-6)
 
-    report = check(load(trained, dtype="float64"), settings=Settings(points=20))
+    report = check(load(trained, dtype="float64"), settings=Settings(quick=True))
     assert report.passed, [result for result in report.results if result.breaks]
 
 
 def test_a_run_of_it_goes_on(trained, capsys):
     before = (trained / "log.jsonl").read_text()
-    assert _exit_code(["train", "toy.yaml", "--out", "run"]) == 0
+    assert exit_code(["train", "toy.yaml", "--out", "run"]) == 0
     assert (trained / "log.jsonl").read_text() == before
     assert "30 steps done, finished" in capsys.readouterr().out
 

@@ -159,11 +159,9 @@ class PairPotential(Potential):
         r = np.linalg.norm(vectors, axis=1)
         if (r < SAME_PLACE).any():
             k = int(np.argmin(r))
-            system = batch.index[pairs.i[k]]
-            first = batch.offsets[system]
+            first = batch.offsets[batch.index[pairs.i[k]]]  # `predict` finds out which structure it is
             raise ValueError(
-                f"{self.name}: atoms {pairs.i[k] - first} and {pairs.j[k] - first} of structure {system} "
-                "are at the same place"
+                f"{self.name}: atoms {pairs.i[k] - first} and {pairs.j[k] - first} are at the same place"
             )
         if self.neighbors is not None:
             keep = _nearest(pairs.i, r, self.neighbors)

@@ -12,6 +12,7 @@ from sfumato.datasets.named import load_frames
 from sfumato.models.checkpoint import load_model
 from sfumato.protocols.run import run
 from sfumato.testing import check
+from sfumato.testing.bench import Settings
 from sfumato.training.settings import read_run
 from tests import ROOT
 
@@ -63,6 +64,7 @@ def test_smoothness_is_that_of_its_card(data):
     assert shown == pytest.approx(row(f"`{data}`")[:3], rel=0.01)
 
 
-def test_it_keeps_the_contract():
-    report = check(load("mindscaip-nano"))
+@pytest.mark.parametrize("quick", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_it_keeps_the_contract(quick):
+    report = check(load("mindscaip-nano"), settings=Settings(quick=quick))
     assert report.passed, report
