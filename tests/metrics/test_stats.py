@@ -38,9 +38,9 @@ def test_the_mean_is_plain_and_the_interval_is_the_analytic_one_on_a_large_sampl
     estimate = stratified_bootstrap(values, ["a"] * 300 + ["b"] * 100, rng=rng(), resamples=40_000)
     error = math.sqrt(sum((len(g) / 400) ** 2 * g.var(ddof=1) / len(g) for g in groups.values()))
     assert estimate.mean == pytest.approx(values.mean(), rel=1e-14)
-    # 40,000 resamples leave each end uncertain by about 1.3 % of the standard error.
-    assert (estimate.high - values.mean()) / (1.959964 * error) == pytest.approx(1, abs=0.03)
-    assert (values.mean() - estimate.low) / (1.959964 * error) == pytest.approx(1, abs=0.03)
+    # 40,000 resamples leave each end uncertain by about 1.3 % of the standard error, and t has longer tails.
+    assert (estimate.high - values.mean()) / (1.959964 * error) == pytest.approx(1, abs=0.05)
+    assert (values.mean() - estimate.low) / (1.959964 * error) == pytest.approx(1, abs=0.05)
 
 
 def test_the_proportions_of_strata_are_kept():
@@ -54,11 +54,13 @@ def test_the_proportions_of_strata_are_kept():
 
 
 def test_every_sample_is_enumerated_for_few_values():
-    (counts,), weights = stats._every_sample(5)
+    (counts,), weights = stats._every_sample(5, 4)
     assert counts.shape == (70, 5)  # 4 draws of 5 values
     assert weights.sum() == pytest.approx(1, rel=1e-12)
     assert (counts.sum(axis=1) == draws(5)).all()
     np.testing.assert_allclose(weights @ counts, draws(5) / 5)
+    assert [draws(n) for n in (2, 3, 5, 9, 100)] == [2, 3, 4, 6, 52]
+    assert [draws(n, paired=True) for n in (2, 3, 5, 9, 100)] == [2, 3, 4, 5, 44]
     all_four = np.array(list(itertools.product(range(5), repeat=4)))
     mean = weights @ np.abs(counts @ np.arange(5.0) / 4 - 2)
     assert mean == pytest.approx(np.abs(all_four.mean(axis=1) - 2).mean(), rel=1e-12)
@@ -175,7 +177,7 @@ def test_the_generator_decides_and_memory_is_bounded(monkeypatch):
     assert (again.low, again.high) == pytest.approx((first.low, first.high), rel=1e-12)
     cut = paired_difference(values, values[::-1], strata, rng=rng(5))
     assert cut.p_value == pytest.approx(paired.p_value, rel=1e-9)
-    assert max(len(part[0]) for part in stats._drawn([np.arange(20)] * 2, 5, 999)) <= 25
+    assert max(len(part[0]) for part in stats._drawn([np.arange(20)] * 2, 5, 999, False)) <= 25
 
 
 def test_many_columns_are_each_as_alone():

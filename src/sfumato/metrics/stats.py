@@ -283,8 +283,8 @@ def holm(p_values: ArrayLike) -> Floats:
         p_values: (n,) of one family; nan is n/a and is no comparison.
 
     Returns:
-        (n,) the step-down adjusted values, at most 1: rejecting those below α keeps the probability of any
-        false rejection at α or less, whatever the dependence between them. nan stays nan.
+        (n,) adjusted, at most 1: rejecting those below α keeps the probability of any false rejection at α
+        or less, whatever the dependence between them. nan stays nan.
 
     Raises:
         ValueError: not a list, or a value outside 0…1.
@@ -328,10 +328,7 @@ def _tests(
     *,
     paired: bool = False,
 ) -> list[_Test]:
-    """Return mean, interval and p-value of each column of a table, (n, M); nan is n/a.
-
-    Columns with values in the same rows share their resamples, and all start from one number of `rng`.
-    """
+    """Return mean, interval and p-value of each column, (n, M), with nan for n/a; resamples are shared."""
     if resamples < 1:
         raise ValueError(f"resamples: at least 1, got {resamples}")
     if not 0 < confidence < 1:
@@ -444,11 +441,9 @@ def _studentized(x: Floats, groups: list[Ints], samples: Iterable[list[Floats]])
 def draws(n: int, *, paired: bool = False) -> int:
     """Return how many of n values of a stratum each resample draws.
 
-    Fewer draws than values make the resampled t as skewed as a larger part of the population would: a small
-    sample shows less than its skewness, because its longest tail is mostly not in it. A test draws fewer than
-    an interval of a mean, so as to find few false differences where all pairs but the rare large one have
-    the same sign. For many values the number no longer matters. docs/metrics.md has the coverage that
-    both were chosen by.
+    Fewer draws than values make the resampled t more skewed, as it should be: a small sample seldom has the
+    longest tail in it. A test draws fewer than an interval of a mean, so as to find few false differences
+    where only the rare large one has another sign. docs/metrics.md has the coverage both were chosen by.
     """
     return min(n, (3 * n // 7 if paired else n // 2) + 2)
 
