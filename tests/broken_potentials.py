@@ -76,7 +76,7 @@ def square(periodic):
 
 def place(batch):
     """1 meV for every 4 Å that a small molecule is away from the origin, in steps."""
-    small = 2 < len(batch.numbers) < 10 and not batch.pbc.any()
+    small = 2 < len(batch.numbers) < 8 and not batch.pbc.any()
     return 1e-3 * np.round(batch.positions[:, 0].min() / 4) if small else 0.0
 
 

@@ -6,7 +6,7 @@ from sfumato.potentials.specs import ModelSpec
 from sfumato.testing import CHECKS, Settings
 from sfumato.testing.apart import check_apart
 
-QUICK = Settings(quick=True, periodic=False, elements=("C",))
+QUICK = Settings(quick=True, periodic=False, elements=("C",), points=40)
 
 KILLER = """
 import os, time

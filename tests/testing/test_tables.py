@@ -116,7 +116,7 @@ def test_checks_have_unique_names_one_line_and_a_reason():
         assert len(row.meaning) < 75
         assert row.reason
     reported = {row.name for row in CHECKS if not row.required}
-    assert reported == {"rotation", "torque", "short range", "bad input"}
+    assert reported == {"rotation", "torque", "short range", "bad input", "charge felt"}
 
 
 def test_what_each_check_measures_is_documented():

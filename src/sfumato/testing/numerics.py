@@ -122,7 +122,9 @@ def continued(points: Sequence[tuple[float, Floats]], at: float) -> Floats:
         at: where.
     """
     x = np.array([place for place, _ in points])
-    weights = [np.prod((at - np.delete(x, k)) / (x[k] - np.delete(x, k))) for k in range(len(x))]
+    itself = np.eye(len(x), dtype=bool)
+    factors = np.where(itself, 1.0, (at - x) / np.where(itself, 1.0, x[:, None] - x))
+    weights = np.prod(factors, axis=1)
     return np.asarray(np.tensordot(weights, np.stack([value for _, value in points]), 1), dtype=float)
 
 
@@ -143,7 +145,7 @@ def suspects(size: Floats, noise: float, most: int) -> list[int]:
     outstanding = np.empty(len(size))
     for k in range(len(size)):  # a jump shows in two intervals to either side; compare with those beyond
         sides = [side for side in (size[max(0, k - 7) : max(0, k - 2)], size[k + 3 : k + 8]) if len(side)]
-        around = max(float(np.median(side)) for side in sides)
+        around = max((float(np.median(side)) for side in sides), default=0.0)
         outstanding[k] = size[k] / (around + 3 * noise + np.finfo(float).tiny)
     chosen: list[int] = []
     for start in np.stack([np.argsort(-outstanding), np.argsort(-size)], axis=1).ravel():

@@ -19,6 +19,9 @@ from sfumato.testing.result import Measured, NotApplicableError
 ANGLES = (math.radians(55), math.radians(176))
 """Between which an angle is opened."""
 
+FEWEST = 13
+"""Points of a path, so that what stands out has surroundings."""
+
 DILATED = 1.9
 """Times its size to which a lump is dilated where it cannot be taken apart."""
 
@@ -57,7 +60,12 @@ def angle(bench: Bench) -> Iterator[Measured]:
         path = Turn(structures.system([a, b, c], positions), np.array([2]), np.zeros(3), np.eye(3)[2], far)
         name = "angle " + "–".join(chemical_symbols[z] for z in (a, b, c))
         trips.append(
-            Trip(name, path, np.linspace(ANGLES[0] * far, ANGLES[1] * far, count * 2 // 3), bench.reference)
+            Trip(
+                name,
+                path,
+                np.linspace(ANGLES[0] * far, ANGLES[1] * far, max(FEWEST, count * 2 // 3)),
+                bench.reference,
+            )
         )
     if not bench.few:
         base = structures.chain(bench.elements)
@@ -67,7 +75,12 @@ def angle(bench: Bench) -> Iterator[Measured]:
         )
         turn = Turn(base, np.array([3]), base.positions[2], axis / np.linalg.norm(axis), radius)
         trips.append(
-            Trip("torsion", turn, radius * np.radians(np.linspace(3, 363, count // 2)), bench.reference)
+            Trip(
+                "torsion",
+                turn,
+                radius * np.radians(np.linspace(3, 363, max(FEWEST, count // 2))),
+                bench.reference,
+            )
         )
     yield from searched(bench, trips)
 
@@ -105,7 +118,7 @@ def random_paths(bench: Bench) -> Iterator[Measured]:
 
 def _wander(bench: Bench, name: str, base: System, path: Path, kind: str) -> Trip:
     length = span(path, WANDER[kind])
-    return Trip(name, path, np.linspace(-length, length, max(13, bench.count // 3)), base)
+    return Trip(name, path, np.linspace(-length, length, max(FEWEST, bench.count // 3)), base)
 
 
 def own_structures(bench: Bench) -> Iterator[Measured]:

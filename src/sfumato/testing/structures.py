@@ -53,13 +53,13 @@ CLUSTER = 42
 """Atoms of a cluster without hydrogen: a close-packed sphere, one place beside the middle empty."""
 
 JOINED = {(0, 4), (1, 5), (2, 6), (3, 7), (0, 1), (0, 2), (0, 3), (1, 6), (3, 5), (2, 7)}
-"""Atoms k and k + 4 of a lump are of one element: all ten pairs of four elements, each atom in two or three."""
+"""Atoms of a lump that are neighbors: all ten pairs of four elements, k and k + 4 are of one element."""
 
 LUMPED = 1.15
 """Bonds between those, and a little more between all others."""
 
-TRIED = 4
-"""Lumps that are relaxed from random places; the one without strain is taken."""
+TRIED, STRAINED = 10, 1e-4
+"""Lumps that are relaxed from random places, until one has no more strain than this, in bonds²."""
 
 FRAGMENT = 0.76
 """Å, bond of a hydrogen molecule."""
@@ -175,15 +175,24 @@ def lump(elements: Sequence[int], rng: np.random.Generator) -> System:
     """
     numbers = np.array([elements[k % 4 % len(elements)] for k in range(8)])
     i, j = np.triu_indices(len(numbers), 1)
-    bonds, joined = bond_length(numbers[i], numbers[j]), np.array([(a, b) in JOINED for a, b in zip(i, j)])
+    bonds = bond_length(numbers[i], numbers[j])
+    joined = np.array([pair in JOINED for pair in zip(i.tolist(), j.tolist(), strict=True)])
 
-    def strain(flat: Floats) -> float:
-        ratio = np.linalg.norm(flat.reshape(-1, 3)[i] - flat.reshape(-1, 3)[j], axis=1) / bonds
-        return float(np.where(joined, (ratio - LUMPED) ** 2, np.clip(1.1 * LUMPED - ratio, 0, None) ** 2).sum())
+    def strain(flat: Floats) -> tuple[float, Floats]:
+        gaps = flat.reshape(-1, 3)[i] - flat.reshape(-1, 3)[j]
+        r = np.linalg.norm(gaps, axis=1)
+        off = np.where(joined, r / bonds - LUMPED, np.minimum(r / bonds - 1.1 * LUMPED, 0))
+        gradient = np.zeros((len(numbers), 3))
+        pull = (2 * off / bonds / r)[:, None] * gaps
+        np.add.at(gradient, i, pull)
+        np.add.at(gradient, j, -pull)
+        return float((off**2).sum()), gradient.ravel()
 
-    found = (minimize(strain, rng.normal(scale=1.5, size=3 * len(numbers))) for _ in range(TRIED))
-    best = min(found, key=lambda each: float(each.fun))
-    return system(numbers, best.x.reshape(-1, 3))
+    for _ in range(TRIED):
+        found = minimize(strain, rng.normal(scale=1.5, size=3 * len(numbers)), jac=True, tol=1e-10)
+        if found.fun < STRAINED:
+            break
+    return system(numbers, found.x.reshape(-1, 3))
 
 
 def triples(elements: Sequence[int]) -> list[tuple[int, int, int]]:
