@@ -26,7 +26,7 @@ CEILING = 5.0
 """Noise of more than a millielectronvolt is a defect, and no excuse for the extrema it makes."""
 
 NOISE_FACTOR = 5.0
-"""The prominences of pure noise of standard deviation σ on a level curve seldom exceed 5 σ."""
+"""Of 100 level frames with noise of standard deviation σ, 90 % have no prominence above 5.1 σ."""
 
 ORDER = 8
 """Of the differences that separate noise from the curve."""
@@ -157,9 +157,9 @@ def false_extrema(
 
     Returns:
         Those at least as high as the threshold, five times the noise but at least `floor` and at most five
-        times `floor`. Extrema at the ends of an open path are none. A bump that is wider than 0.3 Å at half
-        its height, or bends less than the curve by itself, has to be stationary to be seen; one between
-        0.2 and 0.3 Å wide is reported with less than its height.
+        times `floor`. Extrema at the ends of an open path are none. A loaded bump wider than 0.25 Å at half
+        its height is reported with less than its height, half of it at 0.5 Å; one that bends less than the
+        curve does by itself has to be stationary to be seen.
 
     Raises:
         ValueError: a wrong shape, no labeled frame, a prediction that is not finite, a coordinate that does
