@@ -25,8 +25,7 @@ def failures(potential, run, **settings):
 # --- energy that the force does not show
 
 
-@pytest.mark.parametrize("at", DISTANCES)
-@pytest.mark.parametrize("height", [1e-4, 1.0])
+@pytest.mark.parametrize(("at", "height"), [*zip(DISTANCES, 4 * (1e-4, 1.0), strict=True)])
 def test_a_step_of_the_energy_alone_is_found_at_any_distance(at, height):
     (worst, *_) = failures(broken.pair_step(at, height), smoothness.cutoff)
     assert "jump of the energy" in worst.where
@@ -35,21 +34,21 @@ def test_a_step_of_the_energy_alone_is_found_at_any_distance(at, height):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", DISTANCES)
-@pytest.mark.parametrize("height", [1e-3, 1e-2, 0.1])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("height", [1e-4, 1e-3, 1e-2, 0.1, 1.0])
+@pytest.mark.parametrize("seed", range(2))
 def test_a_step_of_any_height_breaks_the_contract(at, height, seed):
     assert "cutoff" in {
         r.name for r in check(broken.pair_step(at, height), settings=Settings(seed=seed)).broken
     }
 
 
-@pytest.mark.parametrize("height", [1e-4, 1e-2, 1.0])
+@pytest.mark.parametrize("height", [1e-4, 1.0])
 def test_a_step_at_an_angle_is_found(height):
     assert failures(broken.angle_step(150, height), offpath.angle)
     assert not failures(broken.angle_step(150, height), smoothness.cutoff)
 
 
-@pytest.mark.parametrize("elements", [(1, 7), (6, 8), (8, 8), (1, 6)])
+@pytest.mark.parametrize("elements", [(1, 7), (8, 8)])
 def test_a_step_of_one_pair_of_elements_is_found(elements):
     potential = broken.pair_step(3.3, 0.01, elements)
     assert not failures(potential, smoothness.cutoff)
@@ -71,7 +70,7 @@ def test_a_step_around_a_molecule_is_found_on_random_paths():
     assert failures(Changed(add_energy(beyond)), offpath.random_paths)
 
 
-@pytest.mark.parametrize("potential", [*(PAIRS[n] for n in ("lj", "morse")), STIFF], ids=lambda p: p.name)
+@pytest.mark.parametrize("potential", [PAIRS["morse"], STIFF], ids=lambda p: p.name)
 @pytest.mark.parametrize("run", [offpath.all_pairs, offpath.random_paths, offpath.angle, offpath.in_line])
 def test_what_is_smooth_passes(potential, run):
     assert not failures(potential, run, seed=3)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sfumato.models.pair import bond_length
-from sfumato.systems import Ints, System
+from sfumato.systems import Floats, Ints, System
 from sfumato.testing import structures
 from sfumato.testing.bench import Bench
 from sfumato.testing.jumps import Jump, Trip, jump_at, search, searched
@@ -52,7 +52,16 @@ def swaps_of(base: System, center: int) -> list[Swap]:
     order: Ints = np.argsort(distance)
     every = [Swap(center, int(order[k]), int(order[k + 1]), k) for k in range(1, len(order) - 1)]
     near = [swap for swap in every if distance[swap.other] - distance[swap.mover] < CLOSE]
-    return [swap for swap in near if _has_room(swap_path(base, [swap]).base, swap.mover)]
+    return [swap for swap in near if _fits(base, swap, distance)]
+
+
+def _fits(base: System, swap: Swap, distance: Floats) -> bool:
+    """Return whether the mover has room where the other is as far away."""
+    arm = base.positions[swap.mover] - base.positions[swap.center]
+    place = base.positions[swap.center] + distance[swap.other] / distance[swap.mover] * arm
+    others = np.arange(len(base)) != swap.mover
+    gaps = np.linalg.norm(base.positions[others] - place, axis=1)
+    return bool((gaps > ROOM * bond_length(base.numbers[others], base.numbers[swap.mover])).all())
 
 
 def _has_room(system: System, atom: int) -> bool:
