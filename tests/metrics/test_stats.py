@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 
-from sfumato.metrics import stats
+from sfumato.metrics import resampling, stats
+from sfumato.metrics.resampling import drawn, draws, every_sample
 from sfumato.metrics.stats import (
     Estimate,
     by_stratum,
-    draws,
     estimates,
     estimates_by_stratum,
     holm,
@@ -54,7 +54,7 @@ def test_the_proportions_of_strata_are_kept():
 
 
 def test_every_sample_is_enumerated_for_few_values():
-    (counts,), weights = stats._every_sample(5, 4)
+    (counts,), weights = every_sample(5, 4)
     assert counts.shape == (70, 5)  # 4 draws of 5 values
     assert weights.sum() == pytest.approx(1, rel=1e-12)
     assert (counts.sum(axis=1) == draws(5)).all()
@@ -172,12 +172,13 @@ def test_the_generator_decides_and_memory_is_bounded(monkeypatch):
     assert first == stratified_bootstrap(values, strata, rng=rng(5))
     assert first != stratified_bootstrap(values, strata, rng=rng(6))
     paired = paired_difference(values, values[::-1], strata, rng=rng(5))
+    monkeypatch.setattr(resampling, "CHUNK", 500)
     monkeypatch.setattr(stats, "CHUNK", 500)
     again = stratified_bootstrap(values, strata, rng=rng(5))
     assert (again.low, again.high) == pytest.approx((first.low, first.high), rel=1e-12)
     cut = paired_difference(values, values[::-1], strata, rng=rng(5))
     assert cut.p_value == pytest.approx(paired.p_value, rel=1e-9)
-    assert max(len(part[0]) for part in stats._drawn([np.arange(20)] * 2, 5, 999, False)) <= 25
+    assert max(len(part[0]) for part in drawn([np.arange(20)] * 2, 5, 999, False)) <= 25
 
 
 def test_many_columns_are_each_as_alone():

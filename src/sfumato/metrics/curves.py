@@ -33,17 +33,22 @@ def peaks(curve: Floats) -> tuple[Ints, Floats]:
     The prominence is the least descent from the maximum, on either side, before the curve rises above it or
     ends. A level top is one maximum, at its middle.
     """
-    kept = np.flatnonzero(np.concatenate([[True], np.diff(curve) != 0])) if len(curve) else np.zeros(0, int)
-    last = np.append(kept[1:], len(curve)) - 1
-    y = curve[kept]
-    rising = np.diff(y) > 0
+    y, first, last = curve, np.arange(len(curve)), np.arange(len(curve))
+    changes = y[1:] != y[:-1]
+    if not changes.all():
+        first = np.flatnonzero(np.append(True, changes))
+        last = np.append(first[1:], len(curve)) - 1
+        y = curve[first]
+    rising = y[1:] > y[:-1]
     tops = np.flatnonzero(rising[:-1] & ~rising[1:]) + 1
-    heights = []
-    for p in tops:
-        sides = (y[:p][::-1], y[p + 1 :])
-        valleys = [s[: np.argmax(s > y[p]) if (s > y[p]).any() else None].min() for s in sides]
-        heights.append(y[p] - max(valleys))
-    return (kept[tops] + last[tops]) // 2, np.array(heights, dtype=float)
+
+    def valley(side: Floats, top: float) -> float:
+        higher = side > top
+        end = int(higher.argmax())
+        return float((side[:end] if higher[end] else side).min())
+
+    heights = [y[p] - max(valley(y[p - 1 :: -1], y[p]), valley(y[p + 1 :], y[p])) for p in tops.tolist()]
+    return (first[tops] + last[tops]) // 2, np.array(heights, dtype=float)
 
 
 def distinct(coordinate: Floats, period: float | None) -> slice:

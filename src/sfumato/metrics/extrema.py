@@ -95,12 +95,12 @@ def energy_noise(coordinate: ArrayLike, energy: ArrayLike) -> float:
     E = checked(energy, b.shape, "energy")
     if len(b) <= ORDER:
         return 0.0
-    steps = sliding_window_view(np.diff(b), ORDER)
-    even = steps.max(axis=1) <= 1.01 * steps.min(axis=1)
-    if not even.any():
+    steps, differences = np.diff(b), np.diff(E - E.mean(), ORDER)
+    if steps.max() > 1.01 * steps.min():
+        runs = sliding_window_view(steps, ORDER)
+        differences = differences[runs.max(axis=1) <= 1.01 * runs.min(axis=1)]
+    if not len(differences):
         return 0.0
-    signs = [(-1) ** k * math.comb(ORDER, k) for k in range(ORDER + 1)]
-    differences = sliding_window_view(E - E.mean(), ORDER + 1)[even] @ np.array(signs, dtype=float)
     return float(np.median(np.abs(differences)) / 0.6745 / math.sqrt(math.comb(2 * ORDER, ORDER)))
 
 
@@ -179,41 +179,50 @@ def false_extrema(
         target, predicted = np.tile(target, 3), np.tile(predicted, 3)
     excess = excess_energy(b, target, predicted)
     bearable = _bearable(b, target, predicted - excess)
-    barriers, wells = (
-        _false(b, s * target, s * predicted, s * excess, bearable, inside, threshold, s) for s in (1, -1)
-    )
-    return FalseExtrema(barriers, wells, noise, threshold)
+    bends = _bends(b, target, predicted, threshold)
+    found = []
+    for sign in (1, -1):
+        bumps = _maxima(b, sign * excess, threshold, reach=WINDOW / 2)
+        bumps = [x for x in bumps if bearable[np.searchsorted(b, x.position)]]
+        own = [bend for kind, *bend in bends if kind == sign]
+        false = _false(b, sign * target, sign * predicted, bumps, own, threshold, sign < 0 and period is None)
+        kept = [x for x in false if b[inside][0] <= x.position <= b[inside][-1]]
+        found.append(tuple(sorted(kept, key=lambda x: -x.height)))
+    return FalseExtrema(found[0], found[1], noise, threshold)
 
 
 def _false(
     b: Floats,
     target: Floats,
     energy: Floats,
-    excess: Floats,
-    bearable: Bools,
-    inside: Bools,
+    bumps: list[Extremum],
+    bends: list[list[float]],
     threshold: float,
-    sign: int,
-) -> tuple[Extremum, ...]:
-    """Return the false maxima of a curve (of wells: of the negative curve), the largest first."""
-    if len(b) < 3:
-        return ()
+    pinned: bool,
+) -> list[Extremum]:
+    """Return the false maxima of a curve (of wells: of the negative curve).
+
+    Args:
+        b: (F,) Å.
+        target: (F,) eV, of the reference.
+        energy: (F,) eV, of the prediction.
+        bumps: of the excess.
+        bends: from, to, in Å; what counts of the bumps, and what belongs to one bump.
+        threshold: eV.
+        pinned: whether the maximum next to the reference's highest is real wherever it is.
+    """
     own, real = _maxima(b, energy, threshold), _maxima(b, target, FLOOR)
-    bottom = int(target.argmax())
-    pinned = sign < 0 and inside.all() and 0 < bottom < len(b) - 1
-    stationary = _unmatched(own, real, lowest=float(b[bottom]) if pinned else None)
-    bumps = _maxima(b, excess, threshold, reach=WINDOW / 2)
-    bumps = [x for x in bumps if bearable[np.searchsorted(b, x.position)]]
+    top = int(target.argmax())
+    highest = float(b[top]) if pinned and 0 < top < len(b) - 1 else None
+    stationary = _unmatched(own, real, highest)
     found = []
-    for first, last in _bends(b, target, energy, 2 * threshold / float(np.median(np.diff(b)))):
+    for first, last in bends:
         near = [x for x in stationary if first <= x.position <= last]
         loaded = [x for x in bumps if first <= x.position <= last]
         stationary = [x for x in stationary if x not in near]
         if near or loaded:
             found.append(max(near + loaded, key=lambda x: x.height))
-    within = (float(b[inside][0]), float(b[inside][-1]))
-    kept = [x for x in found + stationary if within[0] <= x.position <= within[1]]
-    return tuple(sorted(kept, key=lambda x: -x.height))
+    return found + stationary
 
 
 def _maxima(b: Floats, curve: Floats, least: float, reach: float = math.inf) -> list[Extremum]:
@@ -227,18 +236,18 @@ def _maxima(b: Floats, curve: Floats, least: float, reach: float = math.inf) -> 
     return [Extremum(float(b[p]), float(h)) for p, h in zip(places, heights) if h >= least]
 
 
-def _unmatched(own: list[Extremum], real: list[Extremum], lowest: float | None) -> list[Extremum]:
+def _unmatched(own: list[Extremum], real: list[Extremum], pinned: float | None) -> list[Extremum]:
     """Return those of the prediction's extrema that are none of the reference's.
 
     Args:
         own: of the prediction.
         real: of the reference.
-        lowest: Å, of minima only: the reference's lowest point, whose nearest own minimum is real.
+        pinned: Å, the reference's lowest point, whose nearest own minimum is real; None for maxima.
     """
     left, known = list(own), list(real)
-    if lowest is not None and left and known:
-        left.remove(min(left, key=lambda x: abs(x.position - lowest)))
-        known.remove(min(known, key=lambda x: abs(x.position - lowest)))
+    if pinned is not None and left and known:
+        left.remove(min(left, key=lambda x: abs(x.position - pinned)))
+        known.remove(min(known, key=lambda x: abs(x.position - pinned)))
     for true in sorted(known, key=lambda x: -x.height):
         near = [x for x in left if abs(x.position - true.position) <= REACH]
         near = [x for x in near if x.height <= ALIKE * true.height]
@@ -247,27 +256,33 @@ def _unmatched(own: list[Extremum], real: list[Extremum], lowest: float | None) 
     return left
 
 
-def _bends(b: Floats, target: Floats, energy: Floats, least: float) -> list[tuple[float, float]]:
-    """Return the stretches from a maximum of the slope to the next minimum that the reference lacks.
+def _bends(b: Floats, target: Floats, energy: Floats, threshold: float) -> list[tuple[int, float, float]]:
+    """Return the stretches between neighboring extrema of the slope that the reference lacks.
 
-    Each is widened to whole frames. A maximum and minimum of the slope that are each within `REACH` of one of
-    the reference are its own bend.
+    Returns:
+        Kind (1: from a maximum of the slope to a minimum, −1: from a minimum to a maximum), and the first and
+        last frame in Å. A pair of which each is within `REACH` of one of the reference is its own bend.
     """
+    if len(b) < 3:
+        return []
+    steps, middle = np.diff(b), (b[1:] + b[:-1]) / 2
+    least = 2 * threshold / float(np.median(steps))
 
-    def slopes(curve: Floats) -> list[tuple[float, int, float]]:
-        slope, middle = np.diff(curve) / np.diff(b), (b[1:] + b[:-1]) / 2
-        return [(x.position, s, x.height) for s in (1, -1) for x in _maxima(middle, s * slope, least)]
+    def extrema(curve: Floats) -> list[tuple[float, int, float]]:
+        slope = np.diff(curve) / steps
+        return [
+            (x.position, kind, x.height) for kind in (1, -1) for x in _maxima(middle, kind * slope, least)
+        ]
 
-    own, real = sorted(slopes(energy)), slopes(target)
-    known = set()
-    for place, kind, _ in sorted(real, key=lambda x: -x[2]):
+    own, known = sorted(extrema(energy)), set()
+    for place, kind, _ in sorted(extrema(target), key=lambda x: -x[2]):
         near = [x for x in own if x[1] == kind and x not in known and abs(x[0] - place) <= REACH]
         if near:
             known.add(min(near, key=lambda x: abs(x[0] - place)))
     return [
-        (float(b[b <= one[0]][-1]), float(b[b >= two[0]][0]))
+        (one[1], float(b[b <= one[0]][-1]), float(b[b >= two[0]][0]))
         for one, two in pairwise(own)
-        if one[1] == 1 and two[1] == -1 and not (one in known and two in known)
+        if one[1] != two[1] and not (one in known and two in known)
     ]
 
 

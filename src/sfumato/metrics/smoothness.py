@@ -424,9 +424,9 @@ def work_energy_order(
     Returns:
         For each interval log₂ of the coarse residual, the largest of it and its two neighbors, over the
         larger residual of its two halves: 3 where energy and force are smooth (2.5 and more where the
-        grid is coarse), about 1 where the force is no gradient, 0 at a jump of the energy. At a jump of the
-        force it depends on where in the interval that is: below 2 for three in four places. The lowest is
-        quoted, so that one bad interval is not hidden by a steep wall.
+        grid is coarse), about 1 where the force is not a gradient, 0 at a jump of the energy. At a jump of
+        the force it depends on where in the interval that is: below 2 for three in four places. The lowest
+        is quoted, so that one bad interval is not hidden by a steep wall.
 
     Raises:
         ValueError: an even number of frames, a wrong shape, or a value that is not finite.

@@ -12,27 +12,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sfumato.metrics.resampling import CHUNK, EXACT, drawn, draws, every_sample, groups_of
 from sfumato.systems import Floats, Ints
-
-CHUNK = 1 << 22
-"""Numbers of one array held in memory at once."""
 
 RESAMPLES = 9_999
 """With one more, the observed one, a round number of arrangements."""
 
 FEWEST = 5
 """Values; the spread of fewer says too little for an interval."""
-
-EXACT = 10
-"""Values of one stratum; up to so many all samples are enumerated instead of drawn."""
 
 LEAST_SPREAD = 0.2
 """Of the observed standard error; draws that are nearly all the same value count as spread by this."""
@@ -280,7 +274,7 @@ def holm(p_values: ArrayLike) -> Floats:
     """Return p-values corrected for the number of comparisons made together.
 
     Args:
-        p_values: (n,) of one family; nan is n/a and is no comparison.
+        p_values: (n,) of one family; nan is n/a and is not a comparison.
 
     Returns:
         (n,) adjusted, at most 1: rejecting those below α keeps the probability of any false rejection at α
@@ -355,13 +349,13 @@ def _pattern(
     mean = x.mean(axis=0)
     if len(x) < FEWEST:
         return [_Test(float(m), math.nan, math.nan, _flipped(d)) for m, d in zip(mean, x.T, strict=True)]
-    groups = _groups(label)
+    groups = groups_of(label)
     if len(groups) == 1 and len(x) <= EXACT:
-        counts, weights = _every_sample(len(x), draws(len(x), paired=paired))
+        counts, weights = every_sample(len(x), draws(len(x), paired=paired))
         samples: Iterable[list[Floats]] = [counts]
         observed = 0.0
     else:
-        samples = _drawn(groups, seed, resamples, paired)
+        samples = drawn(groups, seed, resamples, paired)
         weights, observed = np.full(resamples, 1.0 / (1 + resamples)), 1.0 / (1 + resamples)
     t, error = _studentized(x, groups, samples)
     low, high, p = _read(t, mean / np.where(error > 0, error, 1.0), weights, observed, 1 - confidence)
@@ -421,7 +415,7 @@ def _studentized(x: Floats, groups: list[Ints], samples: Iterable[list[Floats]])
     observed = sum(
         (d**2).sum(axis=1) * (n / (n - 1) / len(x) ** 2) for d, n in zip(deviations, sizes, strict=True)
     )
-    # Equal values leave rounding, which is no spread.
+    # Equal values leave rounding, which is not a spread.
     error = np.sqrt(np.where(observed > (1e-14 * np.abs(x).max(axis=0)) ** 2, observed, 0.0))
     least = np.where(error > 0, (LEAST_SPREAD * error) ** 2, 1.0)[:, None]
     parts = []
@@ -436,57 +430,6 @@ def _studentized(x: Floats, groups: list[Ints], samples: Iterable[list[Floats]])
             variance += scale / m / (m - 1) * (d**2 @ count.T - drawn)
         parts.append(shift / np.sqrt(np.maximum(variance, least)))
     return np.concatenate(parts, axis=1), error
-
-
-def draws(n: int, *, paired: bool = False) -> int:
-    """Return how many of n values of a stratum each resample draws.
-
-    Fewer draws than values make the resampled t more skewed, as it should be: a small sample seldom has the
-    longest tail in it. A test draws fewer than an interval of a mean, so as to find few false differences
-    where only the rare large one has another sign. docs/metrics.md has the coverage both were chosen by.
-    """
-    return min(n, (3 * n // 7 if paired else n // 2) + 2)
-
-
-def _drawn(groups: list[Ints], seed: int, resamples: int, paired: bool) -> Iterator[list[Floats]]:
-    """Yield parts of bounded size of the resamples: how often each draws each value of every stratum.
-
-    Every stratum has a generator of its own, so that the parts may be of any size.
-    """
-    generators = [np.random.default_rng([seed, k]) for k in range(len(groups))]
-    step = max(1, CHUNK // max(len(rows) for rows in groups))
-    for start in range(0, resamples, step):
-        part = min(step, resamples - start)
-        counts = []
-        for rows, rng in zip(groups, generators, strict=True):
-            n = len(rows)
-            picks = rng.integers(n, size=(part, draws(n, paired=paired))) + n * np.arange(part)[:, None]
-            times = np.bincount(picks.ravel(), minlength=n * part)
-            counts.append(times.reshape(part, n).astype(float))
-        yield counts
-
-
-@lru_cache(maxsize=2 * EXACT)
-def _every_sample(n: int, m: int) -> tuple[list[Floats], Floats]:
-    """Return every sample of m of n values, as counts (B, n), and the probability of each, (B,)."""
-    bars = np.array(list(itertools.combinations(range(m + n - 1), n - 1)))
-    edges = np.column_stack([np.full(len(bars), -1), bars, np.full(len(bars), m + n - 1)])
-    counts = np.diff(edges, axis=1) - 1
-    factorial = np.array([math.factorial(k) for k in range(m + 1)], dtype=float)
-    weights = factorial[m] / factorial[counts].prod(axis=1) / float(n) ** m
-    return [counts.astype(float)], weights
-
-
-def _groups(label: NDArray[np.str_]) -> list[Ints]:
-    """Return the rows of each stratum, so that every group has at least two of two or more rows."""
-    groups = [np.flatnonzero(label == name) for name in np.unique(label)]
-    lone = [group for group in groups if len(group) == 1]
-    groups = sorted((group for group in groups if len(group) > 1), key=len)
-    if len(lone) == 1:
-        groups[0] = np.concatenate([groups[0], lone[0]])
-    elif lone:
-        groups.append(np.concatenate(lone))
-    return groups
 
 
 def _values(values: ArrayLike, what: str, n: int) -> Floats:
