@@ -161,7 +161,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Remove a temporary file or folder; one that another process has removed meanwhile is no error."""
+    """Remove a temporary file or folder; one that another process has removed meanwhile is not an error."""
     with suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

@@ -55,7 +55,7 @@ def symbols(numbers: Iterable[int]) -> str:
     for z in sorted(set(numbers)):
         if last is None or z > last + 1:
             runs.append([])
-        # A model may be asked about numbers that are no elements.
+        # A model may be asked about numbers that are not elements.
         runs[-1].append(chemical_symbols[z] if 1 <= z <= MAX_ATOMIC_NUMBER else str(z))
         last = z
     return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 3 else ", ".join(run) for run in runs)

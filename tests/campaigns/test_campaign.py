@@ -143,7 +143,7 @@ def test_an_engine_that_fails_its_self_test_labels_nothing(engine, tmp_path):
 
 def test_records_of_another_version_of_the_level_are_not_mixed(engine, tmp_path):
     label([hydrogen(0.0)], engine, tmp_path / "store")
-    with pytest.raises(RecordError, match="another identity"):
+    with pytest.raises(RecordError, match="the model changed since"):
         label([hydrogen(0.0)], replace(engine, identity="springs 2"), tmp_path / "store")
     other = replace(engine, identity="coils", level="coils/constant")
     assert label([hydrogen(0.0)], other, tmp_path / "store")[0]["status"] == "ok"
@@ -265,7 +265,7 @@ class Changing:
 
 def test_a_worker_with_another_version_of_the_engine_is_an_error():
     with pytest.raises(ValueError, match="changing: this worker has another version"):
-        LabelWith(Changing()).build()
+        LabelWith(Changing()).build("")
 
 
 def test_a_point_costs_what_the_samples_cost_interpolated_by_size(engine, tmp_path):
@@ -282,6 +282,6 @@ def test_a_point_costs_what_the_samples_cost_interpolated_by_size(engine, tmp_pa
 
 
 def test_items_of_a_chunk_that_fails_are_told_apart(engine):
-    work = LabelWith(engine).build()
+    work = LabelWith(engine).build("")
     items = tuple(Item(str(x), Frame.of(hydrogen(x))) for x in (1.0, 10.0, 2.0))
     assert [record["status"] for record in work(items)] == ["ok", "failed", "ok"]

@@ -80,9 +80,9 @@ def test_units_have_their_known_sizes(quantity: Any, name: str, size: float) -> 
     ("quantity", "name", "message"),
     [
         ("energy", "", "declare the unit of the energy"),
-        ("energy", "kcal", "'kcal' is no unit of energy known here; did you mean 'kcal/mol'"),
+        ("energy", "kcal", "'kcal' is not a unit of energy known here; did you mean 'kcal/mol'"),
         ("forces", "eV", "declare the unit of the energy"),
-        ("forces", "eV/A", "'A' is no unit of length"),
+        ("forces", "eV/A", "'A' is not a unit of length"),
         ("stress", "kB", "did you mean 'kbar'|valid"),
     ],
 )

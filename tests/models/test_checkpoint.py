@@ -178,7 +178,7 @@ def test_other_suffixes_precisions_and_notes_are_refused(tmp_path):
         (set_to(author="me"), "author: Extra inputs are not permitted"),
         (set_to(scale="big"), "scale: Input should be a valid number"),
         (set_to(scale=float("nan")), "scale: Input should be a finite number"),
-        (set_to(atom_energies={"Xx": 1.0}), "atom_energies: Value error, 'Xx' is no element"),
+        (set_to(atom_energies={"Xx": 1.0}), "atom_energies: Value error, 'Xx' is not an element"),
         (
             lambda h: h | {"config": h["config"] | {"wdith": 9}},
             "config: Value error, unknown setting 'wdith'; did you mean 'width'",

@@ -21,6 +21,7 @@ from sfumato.jobs.job import Job, Task
 from sfumato.jobs.perform import Way
 from sfumato.models.pair import PAIRS
 from sfumato.potentials.potential import Abilities, Potential
+from sfumato.protocols.bsct.tables import model_table
 from sfumato.protocols.protocol import Protocol, Result
 from sfumato.protocols.run import load_run, plan, run
 from sfumato.protocols.table import PROTOCOLS, find_protocol
@@ -250,7 +251,7 @@ def test_a_second_call_with_other_settings_leaves_the_first_model_as_it_was(tmp_
     assert "refine" not in written["settings"]
     assert "work_energy_residual_full" in written["models"]["lj"]["mean"]
     assert "work_energy_residual[refine=2]_full" in written["models"]["morse"]["mean"]
-    text = made_runs.shown(both.protocol.tables(both))
+    text = made_runs.shown(model_table(both))
     assert "3/3" in made_runs.row_of(text, "lj")
     assert "3/3" in made_runs.row_of(text, "morse")
     assert "morse: refine=2" in " ".join(text.split())

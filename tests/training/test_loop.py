@@ -264,7 +264,7 @@ def test_memory_that_runs_out_in_an_evaluation_halves_what_is_looked_at(data, tm
         ({"data": {"path": "nowhere.h5"}}, "nowhere"),
         ({"data": {"validation": "vall"}}, "did you mean 'val'"),
         ({"data": {"atom_energies": {"C": -1.0}}}, "none for N, O"),
-        ({"data": {"atom_energies": {"Cx": -1.0}}}, "is no element"),
+        ({"data": {"atom_energies": {"Cx": -1.0}}}, "is not an element"),
         ({"model": made.MODEL | {"elements": [6, 8]}}, "without N"),
         ({"stages": [{"name": "s", "steps": 1, "batch": 4, "loss": {"stress": 1}}]}, "has a stress"),
         ({"accelerator": "cuda"}, "no CUDA device"),

@@ -75,7 +75,7 @@ def data_check(
 
     if name not in datasets.DATASETS and Path(name).is_file() and Path(name).suffix in UNPACKED:
         raise ValueError(
-            f"{name}: is no packed data set; pack labeled structures first: "
+            f"{name}: is not a packed data set; pack labeled structures first: "
             "sfumato data convert FILE --source SOURCE.yaml -o set.h5 (docs/training.md)"
         )
     found: QualityReport | FrameReport

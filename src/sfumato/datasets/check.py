@@ -249,7 +249,7 @@ class _Checks:
                 claim = "energies, of the size of all-electron ones, are in the declared unit"
                 self.state("energy unit", claim, abs(math.log(factor)), ALL_ELECTRON, hint)
         else:
-            self.notes.append("energies are no all-electron totals: their size does not tell their unit")
+            self.notes.append("energies are not all-electron totals: their size does not tell their unit")
         worst = int(np.abs(s.residual).argmax())
         hint = "is its energy a total one like the others', in the same unit?"
         claim = "no energy is far from the sum of its atoms'"

@@ -201,7 +201,9 @@ class _Stream:
         if key:
             found = str(_value(frame, key, "level"))
             if found != level:
-                raise ValueError(f"level: {found!r} in a set at {level!r}; mixed levels are no one surface")
+                raise ValueError(
+                    f"level: {found!r} in a set at {level!r}; mixed levels do not make one surface"
+                )
             return
         for word in LEVEL_WORDS:
             if word in frame.values:

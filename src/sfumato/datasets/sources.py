@@ -197,7 +197,7 @@ def unit(quantity: Literal["energy", "length", "forces", "stress", "virial"], na
     table = {"length": LENGTH, "stress": STRESS}.get(quantity, ENERGY)
     if name not in table:
         raise ValueError(
-            f"units: {name!r} is no unit of {quantity} known here; {nearest(name, table)}; "
+            f"units: {name!r} is not a unit of {quantity} known here; {nearest(name, table)}; "
             f"known: {', '.join(table)}"
         )
     return table[name]

@@ -101,7 +101,7 @@ class Header(BaseModel):
 
         for symbol in value:
             if not 1 <= atomic_numbers.get(symbol, 0) <= ELEMENTS:
-                raise ValueError(f"{symbol!r} is no element that a model has a row for")
+                raise ValueError(f"{symbol!r} is not an element that a model has a row for")
         return value
 
     @classmethod

@@ -75,7 +75,7 @@ class Network(nn.Module, ABC):
 
     @property
     def direct(self) -> frozenset[str]:
-        """Which of "forces" and "stress" come from heads of their own and are no gradients."""
+        """Which of "forces" and "stress" come from heads of their own and are not gradients."""
         return frozenset()
 
     @property

@@ -125,7 +125,7 @@ class PairPotential(Potential):
             energy jumps by φ(cutoff) (negative control).
         neighbors: each atom feels only its nearest so many neighbors: the energy jumps when two of them
             swap (negative control); None for all.
-        noise: eV/Å, amplitude of a force field added to the true forces that is no gradient (negative
+        noise: eV/Å, amplitude of a force field added to the true forces that is not a gradient (negative
             control): A sin(κ Σ_j S r_ij) n_i / √(1 + |n_i|²) with n_i = Σ_j S r̂_ij, κ = 20 /Å and S the
             switch. It is a function of the geometry alone, and turns with it.
     """

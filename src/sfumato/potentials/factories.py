@@ -47,7 +47,7 @@ def call_factory(spec: str, **wishes: str) -> Made:
 
     Args:
         spec: "path/to/file.py:factory" or "package.module:factory".
-        wishes: arguments by name; an empty one is no wish.
+        wishes: arguments by name; an empty one is not a wish.
 
     Raises:
         ValueError: there is no such file, module or function, or it raised.

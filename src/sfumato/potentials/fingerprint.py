@@ -19,7 +19,7 @@ VOLATILE = frozenset({"results", "atoms", "_directory", "prefix"})
 """Attributes of an ASE calculator that change with use or place, not with the model."""
 
 TORCH_INTERNALS = frozenset({"_parameters", "_buffers", "_modules", "_version", "training"})
-"""Attributes of a torch module that are followed under their own names, or are no settings of the model."""
+"""Attributes of a torch module that are followed under their own names, or are not settings of the model."""
 
 DEEPEST = 50
 """Objects inside objects that `fingerprint` follows, well below Python's recursion limit."""

@@ -109,7 +109,7 @@ NAMED: dict[str, Named] = {
     "morse": Named(_pair("morse"), "Morse, smooth: must pass"),
     "lj-hard-cutoff": Named(_pair("lj-hard-cutoff"), "control: energy jumps at the cutoff"),
     "lj-neighbor-cap": Named(_pair("lj-neighbor-cap"), "control: energy jumps at a neighbor swap"),
-    "lj-direct-noise": Named(_pair("lj-direct-noise"), "control: force is no gradient"),
+    "lj-direct-noise": Named(_pair("lj-direct-noise"), "control: force is not a gradient"),
     "sevennet": Named(_adapter("sevennet"), "SevenNet", "sevenn", "NAME_OR_FILE"),
     "chgnet": Named(_adapter("chgnet"), "CHGNet in a 60 Å box", "chgnet", "[FILE]"),
     "mace": Named(_adapter("mace"), "MACE", "mace-torch", "FILE"),
@@ -186,7 +186,7 @@ def resolve(spec: str, device: str = "", dtype: str = "") -> Potential:
         dtype: "float32" or "float64"; empty: as the potential was made.
 
     Raises:
-        ValueError: an unknown name, a missing file or factory, a file that is no model, a factory that
+        ValueError: an unknown name, a missing file or factory, a file that is not a model, a factory that
             raises or returns something else, a package that is not installed, or a device or precision that
             is not there or that the potential does not offer.
     """

@@ -44,6 +44,7 @@ class ContractJob:
         settings: what is checked.
         own: the user's structures, by number.
         budget: seconds in all.
+        end: of the budget, as `time.time` counts, for every process alike.
         pulse: file for the number of structures evaluated so far.
     """
 
@@ -51,6 +52,7 @@ class ContractJob:
     settings: Settings
     own: Sequence[tuple[int, System]]
     budget: float | None
+    end: float | None
     pulse: Path
 
     def build(self, device: str = "") -> Callable[[str], ContractReport]:
@@ -61,7 +63,8 @@ class ContractJob:
         def work(name: str) -> ContractReport:
             if not contracts:
                 potential = self.model.resolve()
-                contracts.append(Contract(potential, self.settings, self.own, self.budget, self._beat))
+                left = None if self.end is None else max(0.0, self.end - time.time())
+                contracts.append(Contract(potential, self.settings, self.own, left, self._beat))
             return contracts[0].report([contracts[0].result(table[name])])
 
         return work
@@ -142,37 +145,40 @@ def check_apart(
     """
     settings = settings or Settings()
     own = sample(structures, settings)
-    table = rows(settings, len(own))
+    with tempfile.TemporaryDirectory(prefix="sfumato-check-") as folder:
+        end = None if budget is None else time.time() + budget
+        job = ContractJob(model, settings, own, budget, end, Path(folder) / "pulse")
+        watcher = _Watcher(job, rows(settings, len(own)), watch)
+        with watcher.running():
+            return _collected(watcher, Path(folder))
+
+
+def _collected(watcher: _Watcher, scratch: Path) -> ContractReport:
+    """Return the results of all checks, of those that ended their process too."""
+    job, table = watcher.job, watcher.table
     results: list[Result] = []
     losses: list[Lost] = []
     name = identity = ""
-    limit = None if budget is None else budget + GRACE
-    with tempfile.TemporaryDirectory(prefix="sfumato-check-") as folder:
-        job = ContractJob(model, settings, own, budget, Path(folder) / "pulse")
-        watcher = _Watcher(job, table, watch)
-        pool = PoolSettings(workers=1, timeout=limit)
-        tasks = (row.name for row in table if len(losses) < LOSSES)
-        with watcher.running(), closing(pool.map(job, tasks, Path(folder))) as answers:
-            for answer in answers:
-                row = table[len(results)]
-                if isinstance(answer[1], Lost):
-                    losses.append(answer[1])
-                    watcher.before += watcher.pulse
-                    job.pulse.unlink(missing_ok=True)
-                    results.append(nothing(row, "not checked", answer[1].reason))
-                else:
-                    report: ContractReport = answer[1]
-                    name, identity = report.potential, report.identity
-                    results += report.results
-                watcher.done = len(results)
-        evaluations = watcher.before + watcher.pulse
+    pool = PoolSettings(workers=1, timeout=None if job.budget is None else job.budget + GRACE)
+    tasks = (row.name for row in table if len(losses) < LOSSES)
+    with closing(pool.map(job, tasks, scratch)) as answers:
+        for row, (_, answer) in zip(table, answers, strict=False):
+            if isinstance(answer, Lost):
+                losses.append(answer)
+                watcher.before += watcher.pulse
+                job.pulse.unlink(missing_ok=True)
+                results.append(nothing(row, "not checked", answer.reason))
+            else:
+                name, identity = answer.potential, answer.identity
+                results += answer.results
+            watcher.done = len(results)
     reason = f"{LOSSES} processes had ended before (last: {losses[-1].reason})" if losses else ""
     results += [nothing(row, "not checked", reason) for row in table[len(results) :]]
     return ContractReport(
-        potential=name or model.spec,
+        potential=name or job.model.spec,
         identity=identity,
         results=tuple(results),
-        evaluations=evaluations,
+        evaluations=watcher.before + watcher.pulse,
         seconds=time.perf_counter() - watcher.start,
-        settings=settings.model_dump(mode="json"),
+        settings=job.settings.model_dump(mode="json"),
     )

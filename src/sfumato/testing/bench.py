@@ -89,7 +89,7 @@ class Settings(BaseModel):
 
         for symbol in elements or ():
             if symbol not in atomic_numbers:
-                raise ValueError(f"{symbol!r} is not a valid element; {nearest(symbol, atomic_numbers)}")
+                raise ValueError(f"{symbol!r} is not an element; {nearest(symbol, atomic_numbers)}")
         return elements
 
 

@@ -29,7 +29,7 @@ _RELATIVE = (
 )
 _JUMPS = (
     "1e-10 eV, 1e-8 eV/Å, 1e-5 eV/Å²: what rounding leaves of a continuous function of each order; plus ten "
-    "times the potential's noise as the stencil amplifies it. What fades with the stencil is no jump. "
+    "times the potential's noise as the stencil amplifies it. What fades with the stencil is not a jump. "
     "In double precision where the potential offers it, since noise hides jumps"
 )
 
@@ -356,7 +356,7 @@ class Contract:
 
     def _guard(self, count: int) -> None:
         if self.budget is not None and self.seconds > self.budget and hasattr(self, "bench"):
-            raise OutOfTimeError(f"the time of {self.budget:g} s was up")
+            raise OutOfTimeError("the time was up")
         self.handed += count
         self.beat(self.handed)
 

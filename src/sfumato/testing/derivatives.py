@@ -39,7 +39,8 @@ def stress(bench: Bench) -> Iterator[Measured]:
     base = bench.structure("crystal")
     tensor = bench.point(base).stress
     if tensor is None:
-        raise NotApplicableError(f"{bench.potential.name} gives no stress")
+        says = " though it says that it does" if bench.potential.abilities.stress else ""
+        raise NotApplicableError(f"{bench.potential.name} gives no stress{says}")
     work = tensor * abs(np.linalg.det(base.cell))
     floor = bench.floor(base)
     slopes, strains = {}, bench.steps / PER_STRAIN

@@ -105,7 +105,7 @@ def vacuum(bench: Bench) -> Iterator[Measured]:
         try:
             yield from compare(bench, base, other, bench.point(base), f"slab, third vector {name}")
         except (ValueError, NotImplementedError) as error:
-            if name != "zero":  # to want a vector is no defect; to be changed by it is
+            if name != "zero":  # to want a vector is not a defect; to be changed by it is
                 raise
             yield Measured(0, 0, "eV", f"slab, third vector zero is refused: {error}")
 

@@ -72,7 +72,7 @@ class Jump:
     stays: tuple[bool, bool, bool]
 
     def measured(self, where: str) -> Iterator[Measured]:
-        """Yield the three sizes; what fades with the stencil is no jump, its limit is zero."""
+        """Yield the three sizes; what fades with the stencil is not a jump, its limit is zero."""
         for k, (size, tolerance) in enumerate(zip(self.sizes, self.tolerances, strict=True)):
             fades = size > tolerance and not self.stays[k]
             yield Measured(0.0 if fades else size, tolerance, UNITS[k], f"{where}: jump of the {WHAT[k]}")

@@ -85,7 +85,7 @@ def open_data(settings: TrainSettings) -> RunData:
         for symbol in settings.data.atom_energies:
             if symbol not in atomic_numbers:
                 raise ValueError(
-                    f"atom_energies: {symbol!r} is no element; {nearest(symbol, atomic_numbers)}"
+                    f"atom_energies: {symbol!r} is not an element; {nearest(symbol, atomic_numbers)}"
                 )
         given = {atomic_numbers[symbol]: e for symbol, e in settings.data.atom_energies.items()}
         lacking = [chemical_symbols[z] for z in found.elements if z not in given]

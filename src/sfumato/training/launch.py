@@ -75,7 +75,7 @@ def run(
 
 
 def require_sound(settings: TrainSettings) -> None:
-    """Refuse data whose labels contradict each other, or that is divided so that validation is no test.
+    """Refuse data whose labels contradict each other, or that is divided so that validation is not a test.
 
     Raises:
         ValueError: a statement of `sfumato data check` does not hold, and the run does not allow that.
@@ -84,7 +84,9 @@ def require_sound(settings: TrainSettings) -> None:
     report = check_frames(frames_path(data.path), train=data.train, validation=data.validation)
     for name in settings.data.allow:
         if name not in STATEMENTS:
-            raise ValueError(f"data.allow: {name!r} is no statement about data; {nearest(name, STATEMENTS)}")
+            raise ValueError(
+                f"data.allow: {name!r} is not a statement about data; {nearest(name, STATEMENTS)}"
+            )
     allowed = settings.data.allow
     if settings.data.validation is None:
         allowed = (*allowed, "shared molecules", "shared structures")

@@ -187,7 +187,7 @@ def read_run(path: str | Path, changes: Sequence[str] = ()) -> TrainSettings:
             number or the name of a stage: "model.directional=harmonics", "stages.0.lr=1e-3".
 
     Raises:
-        ValueError: a file that is no YAML, an unknown key or a value that does not fit; says which and where.
+        ValueError: a file that is not YAML, an unknown key or a value that does not fit; says where.
     """
     values = read_yaml(path)
     for change in changes:
@@ -212,11 +212,11 @@ def _change(values: dict[str, Any], change: str) -> None:
     for word in way:
         inner = _inside(inner, word, change)
     if not isinstance(inner, dict):
-        raise ValueError(f"--set {change}: {'.'.join(way)} is no group of settings")
+        raise ValueError(f"--set {change}: {'.'.join(way)} is not a group of settings")
     try:
         inner[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"--set {change}: the value is no YAML: {error}") from None
+        raise ValueError(f"--set {change}: the value is not YAML: {error}") from None
 
 
 def _inside(group: Any, word: str, change: str) -> Any:
@@ -229,7 +229,9 @@ def _inside(group: Any, word: str, change: str) -> Any:
             return group[int(word)]
         raise ValueError(f"--set {change}: there is no stage {word!r}; {nearest(word, names)}")
     if not isinstance(group, dict):
-        raise ValueError(f"--set {change}: {word!r} would be inside {group!r}, which is no group of settings")
+        raise ValueError(
+            f"--set {change}: {word!r} would be inside {group!r}, which is not a group of settings"
+        )
     if group.get(word) is None:
         group[word] = {}
     return group[word]

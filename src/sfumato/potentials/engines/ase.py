@@ -49,7 +49,7 @@ class ASE(Engine):
 
     @property
     def abilities(self) -> Abilities:
-        """Those of the calculator, one structure at a time; its stress is no label."""
+        """Those of the calculator, one structure at a time; its stress is not a label."""
         return replace(self._made[0].abilities, batch=1, stress=False, level=self.spec)
 
     @property

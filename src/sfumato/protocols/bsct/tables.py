@@ -88,7 +88,7 @@ _METRICS = (
         "work–energy order",
         "",
         "How fast the work–energy residual falls when the step is halved: 3 where energy and force are "
-        "smooth, 1 where the force jumps or is no gradient, 0 where the energy jumps; the worst interval.",
+        "smooth, 1 where the force jumps or is not a gradient, 0 where the energy jumps; the worst interval.",
     ),
     ("force", "force_mae_full", "force MAE", "eV/Å", "Mean absolute error of the force components."),
     (

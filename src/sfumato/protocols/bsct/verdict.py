@@ -13,8 +13,8 @@ from sfumato.report.numbers import number
 
 LEAST_ORDER = 1.5
 """Of the work–energy residual: it falls with the third power of the step where energy and force are smooth,
-with the first where the force jumps or is no gradient, and not at all where the energy jumps. Measured: 2.1
-to 2.9 for GFN1- and GFN2-xTB, Lennard-Jones, Morse and MinDScAIP, at most 0.8 for the broken controls."""
+with the first where the force jumps or is not a gradient, and not at all where the energy jumps. Measured:
+2.1 to 2.9 for GFN1- and GFN2-xTB, Lennard-Jones, Morse and MinDScAIP, at most 0.8 for the broken controls."""
 
 THERMAL = 0.025
 """eV, kT at room temperature: a false barrier or well of this height changes what happens in a simulation."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sfumato.protocols.protocol import Run
 
 SHOWN_ELSEWHERE = ("split", "source")
-"""Settings that are no part of the line about settings."""
+"""Settings that are not part of the line about settings."""
 
 
 def _milli(key: str, title: str, unit: str, meaning: str) -> Metric:

@@ -21,7 +21,7 @@ class Candidate:
         lengths: (F,) Å, the coordinate: bond length, arc length, or way of a site; none if excluded for
             having no path.
         positions: (F, N, 3) Å, the frames.
-        exclusion: why it is no scan, starting with a word and a colon, for example "clash:"; None if it is.
+        exclusion: why it is not a scan, beginning with a word and a colon, as in "clash:"; None if it is.
     """
 
     atoms: Ints

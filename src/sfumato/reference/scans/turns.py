@@ -142,7 +142,7 @@ def _distinct(system: System, turns: list[_Turn]) -> list[_Turn]:
 
 
 def _ends(system: System, around: list[Link], cut: Cut) -> list[Link]:
-    """Neighbors of j that stay, the heaviest and lowest first; j's own images are no partners."""
+    """Neighbors of j that stay, the heaviest and lowest first; j's own images are not partners."""
     ends = [link for link in around if not cut.side[link.atom] and link.atom != cut.j]
     return sorted(ends, key=lambda link: (-system.numbers[link.atom], link.atom, tuple(link.shift)))
 
