@@ -92,7 +92,7 @@ def test_a_wrong_force_buys_no_tolerance():
 
 def test_atoms_in_line_must_have_a_force():
     (first, *_) = failures(Changed(broken.straight_nan), offpath.in_line)
-    assert "H–C–N in line: changed: the predicted forces" in first.where
+    assert "H–C–N in line: structure 0: the predicted forces" in first.where
 
 
 def test_the_stress_of_a_left_handed_cell_is_that_of_a_right_handed_one():
