@@ -167,8 +167,10 @@ def test_a_changed_model_is_refused_in_the_same_folder(folder):
 def test_a_stopped_run_says_so_and_continues(folder, number):
     words = ["run", "bsct", "--model", "m.py:slow", "--data", "springs.h5", "--out", "r"]
     process = subprocess.Popen(command(*words), cwd=folder, stderr=subprocess.PIPE, text=True)
-    path = folder / "r" / "records" / "m-slow.jsonl"
+    path = folder / "r" / "records" / "m-slow.evaluate.jsonl"
+    deadline = time.monotonic() + 60
     while not path.exists() or path.read_bytes().count(b"\n") < 4:
+        assert time.monotonic() < deadline, "no records"
         time.sleep(0.05)
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
