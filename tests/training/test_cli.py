@@ -179,9 +179,9 @@ def test_what_is_given_with_set(tmp_path):
         ("data=organic-mini", "write data: {path: organic-mini}, or data.path=organic-mini"),
         ("betas=[2,3]", "betas.0 = 2: input should be less than 1"),
         ("seed.x=3", "seed: input should be a valid integer"),
-        ("stages.s.batch.atoms=30", "no group of settings"),
+        ("stages.s.batch.atoms=30", "not a group of settings"),
         ("stages.1.lr=3", "no stage '1'"),
-        ("stages.name=3", "no group of settings"),
+        ("stages.name=3", "not a group of settings"),
         ("seed=[", "no YAML"),
         ("seed=x", r"seed = 'x'"),
     ):
