@@ -14,6 +14,7 @@ import yaml
 from sfumato.training.distributed import Group, alone, connect
 from sfumato.training.log import read_log
 from sfumato.training.loop import train
+from sfumato.training.state import content
 from tests import made_training as made
 
 pytest.importorskip("lightning_fabric", reason="Lightning Fabric connects the processes")
@@ -86,7 +87,7 @@ def test_two_processes_give_the_curve_of_one(data, tmp_path):
         expected = values(tmp_path / "one", event, name)
         assert expected
         assert values(tmp_path / "two", event, name) == pytest.approx(expected, rel=1e-4), (event, name)
-    states = [torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two")]
+    states = [content(tmp_path / name / "state.pt") for name in ("one", "two")]
     assert states[0]["progress"]["total"] == states[1]["progress"]["total"]
     for name, weight in states[0]["model"].items():
         if name.endswith("qkv.bias"):

@@ -20,6 +20,7 @@ from sfumato.training.log import read_log
 from sfumato.training.loop import DivergedError, precision, train
 from sfumato.training.optim import clip, follow, optimizer
 from sfumato.training.stages import Stage
+from sfumato.training.state import content
 from tests import made_training as made
 
 
@@ -135,7 +136,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_saved(data, tmp_path):
     assert "diverged-0.npz" in str(error.value)
     saved = np.load(tmp_path / "run" / "diverged-0.npz")
     assert len(saved["positions"]) == len(saved["forces"]) == len(saved["index"])
-    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    state = content(tmp_path / "run" / "state.pt")
     step = state["progress"]["total"]
     assert step == len({line["step"] for line in read_log(tmp_path / "run")}) or step > 0
     assert all(torch.isfinite(weight).all() for weight in state["model"].values())

@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-import torch
 
 from sfumato import load
 from sfumato.training import state
@@ -40,10 +39,10 @@ def folder(tmp_path):
 def test_a_run_goes_on_where_it_was(folder):
     settings = read_run(OLD / "train.yaml")
     assert settings.identity == SETTINGS
-    before = torch.load(folder / state.NAME, weights_only=True)
+    before = state.content(folder / state.NAME)
     found = train(settings, folder, alone(settings), stop=lambda: True, inexact=True)
     assert (found.steps, found.errors.frames) == (22, 611)
-    after = torch.load(folder / state.NAME, weights_only=True)
+    after = state.content(folder / state.NAME)
     place, progress = before["place"], after["progress"]
     assert (progress["total"], progress["best"]) == (22, place["best"])
     assert progress["tally"]["counts"]["forces"] == place["counts"]["forces"] + 1

@@ -6,6 +6,9 @@ Private to a run and never handed around; models are shared as safetensors (`mod
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import io
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -14,7 +17,7 @@ from typing import Any
 
 import torch
 
-from sfumato.files import write_atomically
+from sfumato.files import write_bytes
 from sfumato.training.distributed import Group
 from sfumato.training.progress import Progress
 from sfumato.training.settings import TrainSettings
@@ -22,6 +25,12 @@ from sfumato.training.settings import TrainSettings
 NAME = "state.pt"
 LOCK = ".lock"
 SCHEMA = 3
+
+MAGIC = b"sfumato-state sha256 "
+"""How a state begins; the digest of what follows and the end of the line come next."""
+
+ZIP = b"PK"
+"""How a state of version 0.1.0 begins, which has no digest."""
 
 
 def circumstances(settings: TrainSettings, data: str, group: Group) -> dict[str, Any]:
@@ -86,10 +95,42 @@ def save(folder: Path, progress: Progress, tensors: Mapping[str, Any], around: M
         progress: where it is.
         tensors: state of model, averaged model and optimizer.
         around: from `circumstances`.
+
+    Raises:
+        OSError: it cannot be written; names the file.
     """
-    content = {"schema": SCHEMA, "progress": progress.values(), "around": dict(around), **tensors}
-    with write_atomically(folder / NAME) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+    facts = {"schema": SCHEMA, "progress": progress.values(), "around": dict(around)}
+    # In memory first: where a disk is full, torch would raise errors of its own.
+    buffer = io.BytesIO()
+    torch.save({**facts, **tensors}, buffer)
+    data = buffer.getvalue()
+    write_bytes(folder / NAME, MAGIC + hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+
+
+def content(path: Path) -> dict[str, Any]:
+    """Return what `save` wrote, after a check that it is what was written.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ValueError: the file was changed or damaged; torch raises other errors where it is not a state.
+    """
+    found: dict[str, Any] = torch.load(_verified(path), map_location="cpu", weights_only=True)
+    return found
+
+
+def _verified(path: Path) -> io.BytesIO:
+    data = path.read_bytes()
+    if data.startswith(ZIP):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:  # which keeps a checksum of each part
+            if (part := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of {part} differs")
+        return io.BytesIO(data)
+    head, _, rest = data.partition(b"\n")
+    if head != MAGIC + hashlib.sha256(rest).hexdigest().encode():
+        raise ValueError("it is not what was written: its digest differs")
+    return io.BytesIO(rest)
 
 
 def load(
@@ -109,7 +150,7 @@ def load(
     if not path.exists():
         return None
     try:
-        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        found = content(path)
         if found["schema"] == 2:
             found = _from_schema_2(found)
         if found["schema"] != SCHEMA:
