@@ -133,7 +133,7 @@ def _bonds(system: System, net: Network, frames: int) -> list[Candidate]:
     for bridge in bridge_bonds(len(system), net.pairs):
         lengths = scan_lengths(system.numbers, bridge.bond, frames)
         positions = scan_positions(system, bridge, lengths)
-        clash = clashes(system.numbers, positions, bridge.bond)
+        clash = clashes(system.numbers, positions, bridge.bond, fragment=bridge.fragment)
         exclusion = clash.told(system.numbers) if clash else None
         kind = bond_type(system.numbers, bridge.bond)
         found.append(Candidate(bridge.bond, bridge.fragment, kind, lengths, positions, exclusion))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import ArrayLike
-from scipy.spatial.distance import pdist
 
 from sfumato.graph.neighbors import neighbor_pairs
-from sfumato.reference.scans.network import named, radii_sums
+from sfumato.reference.scans.network import named
+from sfumato.reference.scans.reach import Rotation, met_by_pulling, met_by_turning
 from sfumato.systems import Bools, Floats, Ints, System
 
 CLASH_FACTOR = 0.9
@@ -50,7 +51,13 @@ class Clash:
         )
 
 
-def clashes(numbers: Ints, positions: Floats, bond: ArrayLike, factor: float = CLASH_FACTOR) -> Clash | None:
+def clashes(
+    numbers: Ints,
+    positions: Floats,
+    bond: ArrayLike,
+    factor: float = CLASH_FACTOR,
+    fragment: Ints | None = None,
+) -> Clash | None:
     """Find the worst approach of any pair of atoms, the scanned bond apart, in the frames of a bond scan.
 
     Pairs inside one fragment count too, although they keep their distance: so it is in the source and in
@@ -62,27 +69,52 @@ def clashes(numbers: Ints, positions: Floats, bond: ArrayLike, factor: float = C
         positions: (F, N, 3) Å.
         bond: (2,) the scanned bond, the one pair that is left out.
         factor: allowed distance in sums of covalent radii.
+        fragment: (N,) ±1 of two fragments that move along the bond as they are, so that only few pairs have
+            to be looked at; None where atoms may move in any other way.
 
     Returns:
         The pair and frame with the smallest ratio of distance to radii sum, or None if all are allowed.
 
     Source: Liu et al. 2026, App. A, step 3.
     """
-    sums = radii_sums(numbers)
-    first, second = np.triu_indices(len(numbers), 1)
     i, j = sorted(np.asarray(bond).tolist())
-    ratio = np.array([pdist(frame) for frame in positions]) / sums
-    ratio[:, (first == i) & (second == j)] = np.inf
-    if not ratio.size or ratio.min() >= factor:
+    if fragment is None or not len(positions):
+        first, second = np.triu_indices(len(numbers), 1)
+    else:
+        line = positions[0, j] - positions[0, i]
+        first, second = met_by_pulling(numbers, positions[0], fragment, line, factor)
+    other = (first != i) | (second != j)
+    first, second = first[other], second[other]
+    radii = covalent_radii[numbers]
+    sums = radii[first] + radii[second]
+    worst = np.inf, 0, 0
+    for start, distance in _blocks(positions, first, second):
+        ratio = distance / sums
+        frame, pair = divmod(int(ratio.argmin()), len(sums))
+        worst = min(worst, (float(ratio[frame, pair]), start + frame, pair))
+    least, frame, pair = worst
+    if least >= factor:
         return None
-    frame, pair = np.unravel_index(int(ratio.argmin()), ratio.shape)
     return Clash(
         i=int(first[pair]),
         j=int(second[pair]),
-        frame=int(frame),
-        distance=float(ratio[frame, pair] * sums[pair]),
+        frame=frame,
+        distance=float(least * sums[pair]),
         limit=float(factor * sums[pair]),
     )
+
+
+def _blocks(
+    positions: Floats, first: Ints, second: Ints, image: Floats | float = 0.0
+) -> Iterator[tuple[int, Floats]]:
+    """Yield the distances (f, P) in Å of pairs in blocks of frames, and the first frame of each block."""
+    if not len(first):
+        return
+    block = max(1, MOST_AT_ONCE // len(first))
+    for start in range(0, len(positions), block):
+        frames = positions[start : start + block]
+        apart = frames[:, second] + image - frames[:, first]
+        yield start, np.sqrt(np.einsum("fpx,fpx->fp", apart, apart))
 
 
 def pairs_across(system: System, moving: Bools, reach: float) -> tuple[Ints, Ints, Floats]:
@@ -105,7 +137,12 @@ def pairs_across(system: System, moving: Bools, reach: float) -> tuple[Ints, Int
 
 
 def moving_clashes(
-    system: System, positions: Floats, moving: Bools, scanned: ArrayLike, factor: float = CLASH_FACTOR
+    system: System,
+    positions: Floats,
+    moving: Bools,
+    scanned: ArrayLike,
+    factor: float = CLASH_FACTOR,
+    rotation: Rotation | None = None,
 ) -> Clash | None:
     """Find the worst approach of a pair of atoms of which one moves and one stays.
 
@@ -119,24 +156,26 @@ def moving_clashes(
         scanned: the atoms of the coordinate; the pair of the first and the last is left out, as the scanned
             bond is in the source.
         factor: allowed distance in sums of covalent radii.
+        rotation: what moves the atoms, so that only few pairs of a molecule have to be looked at; None where
+            they may move in any other way.
 
     Returns:
         The pair and frame with the smallest ratio of distance to radii sum, or None if all are allowed.
     """
     radii = covalent_radii[system.numbers]
-    farthest = float(np.linalg.norm(positions - system.positions, axis=2).max(initial=0.0))
-    stays, moves, image = pairs_across(system, moving, 2 * factor * float(radii.max()) + farthest)
+    if rotation is not None and not system.pbc.any():
+        stays, moves = met_by_turning(system.numbers, system.positions, moving, rotation, factor)
+        image = np.zeros((len(stays), 3))
+    else:
+        farthest = float(np.linalg.norm(positions - system.positions, axis=2).max(initial=0.0))
+        stays, moves, image = pairs_across(system, moving, 2 * factor * float(radii.max()) + farthest)
     first, *_, last = np.asarray(scanned).tolist()
     other = ~((stays == first) & (moves == last) & (image == 0).all(axis=1))
     stays, moves, image = stays[other], moves[other], image[other]
     sums = radii[stays] + radii[moves]
     low, high = np.full(len(sums), np.inf), np.zeros(len(sums))
     when = np.zeros(len(sums), dtype=np.int64)
-    block = max(1, MOST_AT_ONCE // max(1, len(sums)))
-    for start in range(0, len(positions), block):
-        frames = positions[start : start + block]
-        apart = frames[:, moves] + image - frames[:, stays]
-        distance = np.sqrt(np.einsum("fpx,fpx->fp", apart, apart))
+    for start, distance in _blocks(positions, stays, moves, image):
         nearest = distance.min(axis=0)
         when = np.where(nearest < low, start + distance.argmin(axis=0), when)
         low, high = np.minimum(low, nearest), np.maximum(high, distance.max(axis=0))

@@ -12,6 +12,7 @@ from sfumato.reference.scans.candidate import Candidate, _order, laid_out, mover
 from sfumato.reference.scans.clashes import moving_clashes
 from sfumato.reference.scans.measure import angle, distance_to_axis, torsion, type_name
 from sfumato.reference.scans.network import Cut, Link, Network, cuts, links, named
+from sfumato.reference.scans.reach import Rotation
 from sfumato.systems import Bools, Floats, System
 
 ANGLES = (75.0, 165.0)
@@ -189,8 +190,8 @@ def _angle(bend: _Turn, frames: int) -> Candidate:
     first, middle, last = bend.rest.positions[bend.atoms]
     wanted = np.radians(np.linspace(*ANGLES, frames))
     axis = np.cross(first - middle, last - middle)
-    positions = turned(bend.rest.positions, bend.moving, middle, axis, wanted - bend.now)
-    return _judged(bend, float(np.linalg.norm(last - middle)) * wanted, positions)
+    lengths = float(np.linalg.norm(last - middle)) * wanted
+    return _judged(bend, lengths, Rotation(middle, axis, wanted - bend.now))
 
 
 def _torsion(twist: _Turn, frames: int) -> Candidate:
@@ -198,8 +199,8 @@ def _torsion(twist: _Turn, frames: int) -> Candidate:
         return _pathless(twist)
     points = twist.rest.positions[twist.atoms]
     turn = 2 * np.pi * np.arange(frames) / frames
-    positions = turned(twist.rest.positions, twist.moving, points[1], points[2] - points[1], turn)
-    return _judged(twist, distance_to_axis(points) * (twist.now % (2 * np.pi) + turn), positions)
+    lengths = distance_to_axis(points) * (twist.now % (2 * np.pi) + turn)
+    return _judged(twist, lengths, Rotation(points[1], points[2] - points[1], turn))
 
 
 def _pathless(turn: _Turn) -> Candidate:
@@ -208,8 +209,10 @@ def _pathless(turn: _Turn) -> Candidate:
     return Candidate(np.array(turn.atoms), fragment, turn.type, np.zeros(0), nothing, turn.exclusion)
 
 
-def _judged(turn: _Turn, lengths: Floats, positions: Floats) -> Candidate:
-    clash = moving_clashes(turn.rest, positions, turn.moving, turn.atoms)
+def _judged(turn: _Turn, lengths: Floats, rotation: Rotation) -> Candidate:
+    rest, moving = turn.rest, turn.moving
+    positions = turned(rest.positions, moving, rotation.pivot, rotation.axis, rotation.turn)
+    clash = moving_clashes(rest, positions, moving, turn.atoms, rotation=rotation)
     return Candidate(
         atoms=np.array(turn.atoms),
         fragment=np.where(turn.moving, 1, -1),
