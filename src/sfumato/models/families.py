@@ -111,6 +111,9 @@ def read_config(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     settings = dict(value)
+    for word in ("architecture", "preset"):
+        if word in settings and settings[word] in (None, ""):
+            raise ValueError(f"{word}: is empty; name one, or leave the line out")
     architecture = str(settings.pop("architecture", DEFAULT))
     if "preset" in settings:
         return preset(str(settings.pop("preset")), architecture, **settings)

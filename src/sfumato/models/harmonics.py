@@ -127,8 +127,19 @@ class _SolidHarmonics(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (values,) = ctx.saved_tensors
-        slopes = _slopes(ctx.l_max).to(grad)
+        slopes = harmonic_slopes(ctx.l_max).to(grad)
         return torch.stack([((grad @ slope) * values).sum(-1) for slope in slopes], dim=-1), None
+
+
+@lru_cache
+@torch.inference_mode(False)
+def harmonic_norms(l_max: int) -> Tensor:
+    """Return (l_max + 1, l_max + 1) the factors of component normalization by l and |m|; zero for |m| > l."""
+    degrees = range(l_max + 1)
+    return torch.tensor(
+        [[_norm(l, m) if m <= l else 0.0 for m in degrees] for l in degrees],  # noqa: E741
+        dtype=torch.float64,
+    )
 
 
 def _norm(l: int, m: int) -> float:  # noqa: E741
@@ -137,8 +148,8 @@ def _norm(l: int, m: int) -> float:  # noqa: E741
 
 @lru_cache
 @torch.inference_mode(False)
-def _slopes(l_max: int) -> Tensor:
-    """Return D (3, n, n) with ∂Y_a/∂x_c = Σ_b D_cab Y_b.
+def harmonic_slopes(l_max: int) -> Tensor:
+    """Return D (3, n, n), n = (l_max + 1)², with ∂Y_a/∂x_c = Σ_b D_cab Y_b.
 
     With Φ_lm = Q_lm (x + iy)^m: ∂_z Φ_lm = (l+m) Φ_{l−1,m}, (∂_x + i∂_y) Φ_lm = −Φ_{l−1,m+1} and
     (∂_x − i∂_y) Φ_lm = (l+m)(l+m−1) Φ_{l−1,m−1}; for m = 0 the latter is the conjugate of the former.

@@ -41,6 +41,31 @@ class Output:
         return Output(*values)  # type: ignore[arg-type]
 
 
+class Tape(ABC):
+    """An evaluation that can be pulled back to the weights, once.
+
+    For a loss L of energies E, forces F and stress σ, with c = ∂L/∂E, w = ∂L/∂F and u = ∂L/∂σ,
+
+        dL/dθ = Σ_g c ∂E/∂θ + d/dt ∂E/∂θ (x − t w, ε + t u/V):
+
+    how the gradient of the energy changes along one displacement of all atoms and cells. A backend is free
+    to compute it so, by four passes without a graph, or through the graph of the forces.
+    """
+
+    output: Output
+    """Detached."""
+
+    @abstractmethod
+    def backward(self, energy: Tensor, forces: Tensor | None, stress: Tensor | None) -> None:
+        """Add the gradient of a loss to that of the weights.
+
+        Args:
+            energy: (G,) c.
+            forces: (N, 3) w, or None for zero.
+            stress: (G, 3, 3) u, or None for zero.
+        """
+
+
 class Network(nn.Module, ABC):
     """A network that can be trained, saved and used as a potential.
 
@@ -114,6 +139,19 @@ class Network(nn.Module, ABC):
             ValueError: known forces for a network without a denoising head.
         """
 
+    @property
+    def backend(self) -> str:
+        """What computes its energies and their slopes: "torch", or the name of a core of its own."""
+        return "torch"
+
+    def compiled(self, topology: Topology, positions: Tensor, cell: Tensor, stress: bool) -> Output | None:
+        """Return what `evaluate` does without `create_graph` by a core of its own; None where it has none."""
+        return None
+
+    def tape(self, topology: Topology, positions: Tensor, cell: Tensor, stress: bool = False) -> Tape:
+        """Return an evaluation that can be pulled back to the weights; arguments are those of `evaluate`."""
+        return TorchTape(self, topology, positions, cell, stress)
+
     def in_units(self, topology: Topology, atoms: Tensor) -> Tensor:
         """Return (N,) eV, in double precision, with the energies of lone atoms.
 
@@ -181,6 +219,10 @@ def evaluate(
 
     Source: forces −∂E/∂r, stress (1/V) ∂E/∂ε.
     """
+    if not create_graph and known_forces is None:
+        found = model.compiled(topology, positions, cell, stress)
+        if found is not None:
+            return found
     forces_are_direct, stress_is_direct = (name in model.direct for name in ("forces", "stress"))
     with torch.enable_grad():
         positions = positions.detach().requires_grad_(not forces_are_direct)
@@ -201,17 +243,39 @@ def evaluate(
         forces = found.forces if forces_are_direct else -slopes[0]
         pull = found.stress if stress else None
         if strain is not None:
-            pull = slopes[-1] / _volume(cell)[:, None, None]
+            pull = slopes[-1] / volume(cell)[:, None, None]
     found = Output(found.energy, forces, pull, found.noise)
     return found if create_graph else found.detach()
 
 
-def _volume(cell: Tensor) -> Tensor:
+class TorchTape(Tape):
+    """An evaluation that keeps the graph of its forces; arguments are those of `evaluate`."""
+
+    def __init__(
+        self, model: Network, topology: Topology, positions: Tensor, cell: Tensor, stress: bool
+    ) -> None:
+        self._found = evaluate(model, topology, positions, cell, stress=stress, create_graph=True)
+        self.output = self._found.detach()
+
+    def backward(self, energy: Tensor, forces: Tensor | None, stress: Tensor | None) -> None:
+        """See Tape."""
+        found = self._found
+        pairs = ((found.energy, energy), (found.forces, forces), (found.stress, stress))
+        asked = [(value, slope) for value, slope in pairs if value is not None and slope is not None]
+        torch.autograd.backward([value for value, _ in asked], [slope for _, slope in asked])
+
+
+def volume(cell: Tensor) -> Tensor:
+    """Return (G,) Å³ of (G, 3, 3) cells.
+
+    Raises:
+        ValueError: a cell without volume.
+    """
     a, b, c = cell.unbind(1)
-    volume: Tensor = (torch.linalg.cross(a, b) * c).sum(1).abs()
-    if not (volume > 0).all():
+    found: Tensor = (torch.linalg.cross(a, b) * c).sum(1).abs()
+    if not (found > 0).all():
         raise ValueError("cell: stress was asked for, but a cell has no volume")
-    return volume
+    return found
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ Direct forces need neither.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -56,11 +56,11 @@ def backward(model: Network, sample: Sample, stage: Stage) -> Terms:
     """
     if stage.objective == "direct":
         found = _direct(model, sample, stage)
+        total(found, stage).backward()  # type: ignore[no-untyped-call]
     elif stage.gradient == "finite_difference":
-        return _finite_difference(model, sample, stage)
+        found = _finite_difference(model, sample, stage)
     else:
         found = _conservative(model, sample, stage)
-    total(found, stage).backward()  # type: ignore[no-untyped-call]
     return {name: term.detach() for name, term in found.items()}
 
 
@@ -73,21 +73,42 @@ def _direct(model: Network, sample: Sample, stage: Stage) -> Terms:
 
 
 def _conservative(model: Network, sample: Sample, stage: Stage) -> Terms:
-    s = sample
-
-    def at(positions: Tensor, stress: bool = False) -> Output:
-        return evaluate(model, s.topology, positions, s.cell, stress=stress, create_graph=True)
-
-    here = at(s.positions, stage.loss.stress > 0)
-    found = terms(here, s.targets)
-    if stage.smoothness is not None and s.stretch is not None:
-        h, floor = stage.smoothness.step, stage.smoothness.floor
-        minus, plus = (at(s.positions + way * h * s.stretch).forces for way in (-1, 1))
-        assert minus is not None
-        assert plus is not None
-        assert here.forces is not None
-        found["bend"] = bend_penalty(minus, here.forces, plus, h, floor, s.targets.counts.atoms)
+    """Pull the slopes of the loss by energies, forces and stress back to the weights (see `Tape`)."""
+    s, smoothness = sample, stage.smoothness if sample.stretch is not None else None
+    tapes = [model.tape(s.topology, s.positions, s.cell, stage.loss.stress > 0)]
+    if smoothness is not None:
+        shift = smoothness.step * s.stretch  # type: ignore[operator]
+        tapes += [model.tape(s.topology, s.positions + way * shift, s.cell) for way in (-1, 1)]
+    leaves = [_leaf(tape.output) for tape in tapes]
+    with torch.enable_grad():
+        found = terms(leaves[0], s.targets)
+        if smoothness is not None:
+            here, minus, plus = (out.forces for out in leaves)
+            assert here is not None
+            assert minus is not None
+            assert plus is not None
+            h, floor = smoothness.step, smoothness.floor
+            found["bend"] = bend_penalty(minus, here, plus, h, floor, s.targets.counts.atoms)
+        slopes = _slopes(found, stage, leaves)
+    for tape, slope in zip(tapes, slopes, strict=True):
+        tape.backward(slope.energy, slope.forces, slope.stress)
     return found
+
+
+def _leaf(output: Output) -> Output:
+    """Return the same numbers, to differentiate a loss by."""
+    values = (None if value is None else value.detach().requires_grad_() for value in vars(output).values())
+    return Output(*values)  # type: ignore[arg-type]
+
+
+def _slopes(found: Terms, stage: Stage, leaves: Sequence[Output]) -> list[Output]:
+    """Return the slopes of the loss by everything that was put out, in its place."""
+    values = [value for out in leaves for value in vars(out).values() if value is not None]
+    slopes = iter(torch.autograd.grad(total(found, stage), values, allow_unused=True, materialize_grads=True))
+    return [
+        Output(*(None if value is None else next(slopes) for value in vars(out).values()))  # type: ignore[arg-type]
+        for out in leaves
+    ]
 
 
 def _finite_difference(model: Network, sample: Sample, stage: Stage) -> Terms:
@@ -101,15 +122,15 @@ def _finite_difference(model: Network, sample: Sample, stage: Stage) -> Terms:
     """
     s = sample
     stress = stage.loss.stress > 0
-    here = evaluate(model, s.topology, s.positions, s.cell, stress=stress)
-    leaves = [part.requires_grad_() for part in (here.energy, here.forces, here.stress) if part is not None]
+    here = _leaf(evaluate(model, s.topology, s.positions, s.cell, stress=stress))
     with torch.enable_grad():
         found = terms(here, s.targets)
-        slopes = torch.autograd.grad(total(found, stage), leaves, allow_unused=True, materialize_grads=True)
-    c, w = slopes[0], slopes[1].double()
+        (slope,) = _slopes(found, stage, [here])
+    assert slope.forces is not None
+    c, w = slope.energy, slope.forces.double()
     strain = torch.zeros_like(s.cell, dtype=torch.float64)
-    if stress:
-        u = slopes[2].double()
+    if slope.stress is not None:
+        u = slope.stress.double()
         strain = (u + u.transpose(1, 2)) / (2 * torch.linalg.det(s.cell.double()).abs()[:, None, None])
     # A strain moves the ends of an edge apart by as much as its length, at most the cutoff, times it.
     reach = model.config.graph.cutoff
@@ -122,4 +143,4 @@ def _finite_difference(model: Network, sample: Sample, stage: Stage) -> Terms:
         pull = (way * step[:, None, None] * strain).to(s.cell)
         energy = model(s.topology, positions, s.cell, pull if stress else None).energy
         ((c / 2 + way * inverse).detach() * energy).sum().backward()
-    return {name: term.detach() for name, term in found.items()}
+    return found

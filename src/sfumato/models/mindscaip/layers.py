@@ -20,6 +20,7 @@ from sfumato.models.mindscaip.windows import Windows
 from sfumato.models.readout import FeedForward
 
 Method = Literal["blocked", "plain"]
+"""How a block is computed in torch."""
 
 
 def normalize(x: Tensor, method: Method) -> Tensor:

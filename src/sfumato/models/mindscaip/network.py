@@ -6,6 +6,8 @@ with respect to positions, strain and weights.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,8 +18,10 @@ from sfumato.models.harmonics import gaussians, smearing, solid_harmonics
 from sfumato.models.mindscaip.config import MinDScAIPConfig
 from sfumato.models.mindscaip.initial import initialize
 from sfumato.models.mindscaip.layers import Layer, Method, normalize
+from sfumato.models.mindscaip.native.compiled import CompiledTape, Parts, hindrance, output
+from sfumato.models.mindscaip.native.core import Core
 from sfumato.models.mindscaip.windows import windows
-from sfumato.models.network import Network, Output, per_structure, strained
+from sfumato.models.network import Network, Output, Tape, per_structure, strained
 from sfumato.models.readout import ZBL, FeedForward, ForceEncoding, StressHead, Tokens, VectorHead
 
 FOOTPRINT = 20
@@ -31,9 +35,10 @@ above what `nano`, `small` and `medium` took for lone atoms, water, benzene, cop
 class MinDScAIP(Network):
     """The network.
 
-    `method` and `checkpointing` are ways of computing the
-    same: "blocked" in single operations, "plain" in torch operations that can be differentiated any number
-    of times; with `checkpointing` the blocked ones keep their inputs only and compute the rest again.
+    `method` and `checkpointing` are ways of computing the same. "native": energies and their slopes by the
+    compiled core where there is one for this network, and "blocked" else; "blocked": in single operations;
+    "plain": in torch operations that can be differentiated any number of times. With `checkpointing` the
+    blocked ones keep their inputs only and compute the rest again, and the core is left aside.
 
     Args:
         config: what it is made of.
@@ -45,7 +50,7 @@ class MinDScAIP(Network):
 
     config: MinDScAIPConfig
     centers: Tensor
-    method: Method = "blocked"
+    method: Literal["native", "blocked", "plain"] = "native"
 
     def __init__(
         self,
@@ -54,6 +59,7 @@ class MinDScAIP(Network):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(config)
+        self.core = Core()
         width, device = config.width, torch.empty(0).device
         harmonics = (config.l_max + 1) ** 2 if config.directional == "harmonics" else 0
         with torch.device("meta"):  # so that no weights are drawn but by `initialize`
@@ -90,6 +96,27 @@ class MinDScAIP(Network):
         """See Network."""
         return ATOM * self.numbers_per_edge
 
+    @property
+    def backend(self) -> str:
+        """See Network."""
+        return "torch" if self._core() is None else "native"
+
+    def compiled(self, topology: Topology, positions: Tensor, cell: Tensor, stress: bool) -> Output | None:
+        """See Network."""
+        parts = self._core()
+        return None if parts is None else output(parts, topology, positions, cell, stress)
+
+    def tape(self, topology: Topology, positions: Tensor, cell: Tensor, stress: bool = False) -> Tape:
+        """See Network."""
+        parts = self._core()
+        if parts is None:
+            return super().tape(topology, positions, cell, stress)
+        return CompiledTape(parts, topology, positions, cell, stress)
+
+    def _core(self) -> Parts | None:
+        apart = self.method != "native" or self.checkpointing or hindrance(self)
+        return None if apart else Parts(self, self.core, self.zbl)
+
     def forward(
         self,
         topology: Topology,
@@ -115,11 +142,15 @@ class MinDScAIP(Network):
         nodes = None
         for layer in self.layers:
             unread = layer is self.layers[-1] and len(self.heads) == 1  # the energy needs no edges
-            x, read = layer(x, both, self.method, not self.checkpointing, unread)
+            x, read = layer(x, both, self._method, not self.checkpointing, unread)
             if read is not None:
                 nodes = read if nodes is None else nodes + read
         nodes = x[:n] if nodes is None else nodes + x[:n]
         return self._read(topology, geometry, unit, nodes, x[n:])
+
+    @property
+    def _method(self) -> Method:
+        return "plain" if self.method == "plain" else "blocked"
 
     def _tokens(self, topology: Topology, distance: Tensor, unit: Tensor) -> Tensor:
         """Return (N + E, C): what an edge is at the start, its length, direction and elements."""
@@ -131,12 +162,12 @@ class MinDScAIP(Network):
         source = torch.cat([topology.numbers, topology.numbers[topology.source]])
         target = torch.cat([topology.numbers, topology.numbers[topology.target]])
         elements = self.sources(source) + self.targets(target)
-        return self.mix(normalize(torch.cat([itself, edges]) + elements, self.method))  # type: ignore[no-any-return]
+        return self.mix(normalize(torch.cat([itself, edges]) + elements, self._method))  # type: ignore[no-any-return]
 
     def _read(
         self, topology: Topology, geometry: Geometry, unit: Tensor, nodes: Tensor, edges: Tensor
     ) -> Output:
-        nodes = normalize(nodes, self.method)
+        nodes = normalize(nodes, self._method)
         atoms = self.in_units(topology, self.heads["energy"](nodes)[:, 0])
         if self.zbl is not None:
             nuclei = self.zbl(topology, geometry.distance, geometry.bias.exp())
@@ -145,7 +176,7 @@ class MinDScAIP(Network):
         if len(self.heads) == 1:
             return Output(energy)
         tokens = Tokens(
-            nodes, normalize(edges, self.method), unit, geometry.bias.exp().to(self.dtype), topology
+            nodes, normalize(edges, self._method), unit, geometry.bias.exp().to(self.dtype), topology
         )
         forces = stress = noise = None
         if "forces" in self.heads:
