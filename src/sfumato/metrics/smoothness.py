@@ -380,10 +380,10 @@ def work_energy_residual(energy: ArrayLike, forces: ArrayLike, positions: ArrayL
     """
     E = checked(energy, (None,), "energy")
     F, x = checked(forces, (len(E), None, 3), "forces"), checked(positions, (len(E), None, 3), "positions")
-    return Sides.of_intervals(_unexplained(E, F, x), check_minimum(minimum, len(E)), np.max)
+    return Sides.of_intervals(unexplained_energy(E, F, x), check_minimum(minimum, len(E)), np.max)
 
 
-def _unexplained(energy: Floats, forces: Floats, positions: Floats) -> Floats:
+def unexplained_energy(energy: Floats, forces: Floats, positions: Floats) -> Floats:
     """Return (F − 1,) eV, the energy of each step that the trapezoid of the forces leaves."""
     every = np.arange(len(energy))
     E = require_finite(energy, every, "energy")
@@ -436,8 +436,8 @@ def work_energy_order(
         raise ValueError(f"energy: {len(E)} frames are not those of a path with every step halved: 2K + 1")
     F, x = checked(forces, (len(E), None, 3), "forces"), checked(positions, (len(E), None, 3), "positions")
     minimum = check_minimum(minimum, len(E) // 2 + 1)
-    fine = _unexplained(E, F, x)
-    coarse = _unexplained(E[::2], F[::2], x[::2])
+    fine = unexplained_energy(E, F, x)
+    coarse = unexplained_energy(E[::2], F[::2], x[::2])
     halves = fine.reshape(-1, 2).max(axis=1)
     # Where the third derivative changes its sign one interval leaves nothing, and its neighbors say how much.
     around = np.max([np.append(coarse[1:], 0.0), coarse, np.append(0.0, coarse[:-1])], axis=0)
