@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from cyclopts import App
 
-from sfumato.campaigns.campaign import label
+from sfumato.campaigns.campaign import CampaignOptions, label
 from sfumato.execution.pool import PoolSettings
 from sfumato.execution.runner import Tally
 from sfumato.jobs.frames import Frame
@@ -56,7 +56,9 @@ def slow(*, waters: int = 40, points: int = 60, repeats: int = 3) -> None:
 
         with tempfile.TemporaryDirectory() as folder:
             begun = time.perf_counter()
-            records = label(frames, TBLite(), Path(folder), executor=PoolSettings(1), watch=note)
+            records = label(
+                frames, TBLite(), Path(folder), options=CampaignOptions(PoolSettings(1)), watch=note
+            )
             wall = time.perf_counter() - begun
         seconds = [record["seconds"] for record in records]
         each += seconds
@@ -101,7 +103,7 @@ def quick(*, waters: int = 7, points: int = 600, repeats: int = 3, workers: int 
     def campaign() -> tuple[float, float]:
         with tempfile.TemporaryDirectory() as folder:
             begun, cpu = time.perf_counter(), cpu_seconds()
-            records = label(frames, TBLite(), Path(folder), executor=PoolSettings(workers))
+            records = label(frames, TBLite(), Path(folder), options=CampaignOptions(PoolSettings(workers)))
             taken = time.perf_counter() - begun, cpu_seconds() - cpu
         assert all(record["status"] == "ok" for record in records)
         return taken

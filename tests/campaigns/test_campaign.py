@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfumato.campaigns.campaign import estimate, label, retry, sweep
+from sfumato.campaigns.campaign import CampaignOptions, estimate, label, label_of, retry, sweep
 from sfumato.execution.pool import PoolSettings
-from sfumato.execution.records import RecordError, decode
-from sfumato.execution.runner import Item
+from sfumato.execution.records import RecordError, decode, encode
+from sfumato.execution.runner import Item, SameFailureError
 from sfumato.jobs.frames import Frame, Subject, energies_and_forces, frames_of
 from sfumato.jobs.label import LabelWith
 from sfumato.potentials.engines import Label, make_engine
@@ -135,6 +135,44 @@ def test_every_structure_is_labeled_once_whoever_asks(engine, tmp_path):
     assert [file.name for file in (tmp_path / "store/records").iterdir()] == ["springs_constant.jsonl"]
 
 
+def test_labels_of_a_level_are_set_aside_on_request(engine, tmp_path):
+    store = tmp_path / "store"
+    label([hydrogen(1.0)], engine, store)
+    label([hydrogen(1.0), hydrogen(3.0)], engine, store, options=CampaignOptions(fresh=True))
+    assert calls(engine) == ["test", "1", "test", "1", "3"]
+    files = sorted(file.name for file in (store / "records").iterdir())
+    assert files == ["springs_constant.jsonl", "springs_constant.jsonl.old-1"]
+
+
+def test_a_campaign_in_which_everything_fails_for_one_reason_ends_unless_it_is_to_keep_going(
+    engine, tmp_path
+):
+    frames = [System([2], np.full((1, 3), k)) for k in range(60)]
+    with pytest.raises(SameFailureError, match=r"no parameters for helium.*--keep-going"):
+        label(frames, engine, tmp_path / "store")
+    tried = len(calls(engine))
+    assert tried < 60
+    records = label(frames, engine, tmp_path / "store", options=CampaignOptions(keep_going=True))
+    assert len(records) == 60
+    assert len(calls(engine)) == 60 + 2  # and two self-tests
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"energy": "1.0"}, "'energy' is not a finite number"),
+        ({"energy": None}, "'energy' is not a finite number"),
+        ({"forces": encode(np.zeros((2, 3)))}, r"'forces' has the shape \(2, 3\)"),
+        ({"forces": [[0, 0, 0]]}, "'forces' is not an array"),
+    ],
+)
+def test_a_label_of_another_form_is_a_damaged_record(changes, message):
+    record = {"key": "k", "status": "ok", "energy": 1.0, "forces": encode(np.zeros((1, 3)))}
+    assert label_of(record, 1)[0] == 1.0
+    with pytest.raises(RecordError, match=message):
+        label_of(record | changes, 1)
+
+
 def test_an_engine_that_fails_its_self_test_labels_nothing(engine, tmp_path):
     with pytest.raises(ValueError, match="self-test of springs"):
         label([hydrogen(0.0)], replace(engine, broken=True), tmp_path / "store")
@@ -157,7 +195,7 @@ def test_what_fails_is_a_record_with_its_reason(engine, tmp_path):
     assert [record["status"] for record in records] == ["failed", "failed", "ok"]
     assert records[0]["reason"] == "not converged: stuck"
     assert "no parameters for helium" in records[1]["reason"]
-    label(frames, engine, tmp_path / "store", retry_failed=True)
+    label(frames, engine, tmp_path / "store", options=CampaignOptions(retry_failed=True))
     assert calls(engine).count("10") == 2
     assert calls(engine).count("1") == 1
     (record,) = label([odd], make_engine("tblite", "GFN2-xTB"), tmp_path / "store")
@@ -243,7 +281,7 @@ def test_workers_make_the_records_this_process_makes(tmp_path):
     systems = water(np.random.default_rng(1), 12)
     crystal = replace(systems[0], cell=CELL, pbc=np.array([True] * 3))
     here = label([*systems, crystal], engine, tmp_path / "here")
-    there = label([*systems, crystal], engine, tmp_path / "there", executor=PoolSettings(2))
+    there = label([*systems, crystal], engine, tmp_path / "there", options=CampaignOptions(PoolSettings(2)))
     assert [(r["key"], r["energy"], r["forces"]) for r in here] == [
         (r["key"], r["energy"], r["forces"]) for r in there
     ]

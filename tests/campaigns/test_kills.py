@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfumato.campaigns.campaign import label
+from sfumato.campaigns.campaign import CampaignOptions, label
 from sfumato.execution.pool import PoolSettings
 from sfumato.execution.records import read_records
 from sfumato.potentials.engines import make_engine
@@ -38,7 +38,7 @@ class SlowGFN2(TBLite):
 DRIVE = """
 import resource, sys
 from pathlib import Path
-from sfumato.campaigns.campaign import label
+from sfumato.campaigns.campaign import CampaignOptions, label
 from sfumato.execution.parsl import ParslSettings
 from sfumato.execution.pool import PoolSettings
 from sfumato.execution.runner import Stopped
@@ -52,7 +52,7 @@ if __name__ == "__main__":
     if int(file_size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(file_size), int(file_size)))
     try:
-        label(water(int(count)), SlowGFN2(log="labeled.txt"), Path(store), executor=executor)
+        label(water(int(count)), SlowGFN2(log="labeled.txt"), Path(store), options=CampaignOptions(executor))
     except Stopped as stopped:
         sys.exit(stopped.exit_code)
     except OSError as error:
@@ -132,7 +132,9 @@ class Campaign:
     def compare(self, tmp_path):
         """Compare with an undisturbed run of the plain engine in one worker."""
         engine = make_engine("tblite", "GFN2-xTB")
-        expected = label(water(self.count), engine, tmp_path / "undisturbed", executor=PoolSettings(1))
+        expected = label(
+            water(self.count), engine, tmp_path / "undisturbed", options=CampaignOptions(PoolSettings(1))
+        )
         found = self.records
         assert set(found) == {record["key"] for record in expected}
         for record in expected:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sfumato.campaigns.campaign import CampaignOptions
 from sfumato.campaigns.samples import BSCT_MINI, ORGANIC, RECIPES, Recipe, Sampling, explore, group, sample
+from sfumato.execution.records import RecordError, RecordFile, encode, read_records
 from sfumato.io import Exclusion, Molecule, Molecules, read_frame_set, read_molecules
 from sfumato.potentials.engines import Label, TBLite
 from sfumato.reference.sampling import pair_distances, supercell
@@ -123,9 +125,61 @@ def test_what_failed_is_tried_again_on_request_in_a_shared_store(tmp_path: Path)
         (Flat(), False, {"O"}),
         (Flat(), True, {"O", "CS"}),
     ):
-        frames, _ = sample(found, engine, tmp_path / "a.h5", recipe, store=store, retry_failed=again)
+        frames, _ = sample(
+            found, engine, tmp_path / "a.h5", recipe, store=store, options=CampaignOptions(retry_failed=again)
+        )
         assert set(frames.molecule) == groups
     assert not (tmp_path / "a.h5.campaign").exists()
+
+
+def test_a_set_is_begun_anew_on_request(tmp_path: Path) -> None:
+    found, out = molecules(tmp_path, "O water\n"), tmp_path / "a.h5"
+    first, _ = sample(found, Flat(), out, Recipe("MIT", FEW))
+    engine = Flat()
+    again, _ = sample(found, engine, out, Recipe("MIT", FEW), options=CampaignOptions(fresh=True))
+    assert engine.calls["label"] > len(again)
+    assert again.identity == first.identity
+    old = [file.name for file in (tmp_path / "a.h5.campaign/records").glob("*.old-1")]
+    assert sorted(old) == ["flat.jsonl.old-1", "flat_geometries.sample.jsonl.old-1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"subsets": ["minimum"]}, "'positions' has the shape"),
+        ({"subsets": "minimum"}, "'subsets' is not a list of words"),
+        ({"cells": encode(np.zeros((1, 3, 3)))}, "'cells' has the shape"),
+        ({"dropped": [1]}, "'dropped' is not a list of words"),
+        ({"positions": None}, "'positions' is not an array"),
+    ],
+)
+def test_frames_of_another_form_are_a_damaged_record(tmp_path: Path, changes: Any, message: str) -> None:
+    found, out = molecules(tmp_path, "O water\n"), tmp_path / "a.h5"
+    sample(found, Flat(), out, Recipe("MIT", FEW))
+    path = tmp_path / "a.h5.campaign" / "records" / "flat_geometries.sample.jsonl"
+    header, records = read_records(path)
+    (record,) = records.values()
+    path.unlink()
+    with RecordFile(path, header) as file:
+        file.append([record | changes])
+    with pytest.raises(RecordError, match=message):
+        sample(found, Flat(), out, Recipe("MIT", FEW))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"conformers": 0}, "conformers: at least 1, got 0"),
+        ({"thermal": -1}, "thermal: at least 0, got -1"),
+        ({"seed": -1}, "seed: at least 0"),
+        ({"temperatures": (300.0, float("nan"))}, "temperatures: positive numbers are needed, got nan"),
+        ({"dynamics": (0.0,)}, "dynamics: positive"),
+        ({"span": (0.6, float("inf"))}, "span: positive"),
+    ],
+)
+def test_impossible_samplings_are_refused(changes: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Sampling(**changes)
 
 
 def test_a_frame_with_too_large_a_force_is_left_out_and_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from sfumato.campaigns.campaign import CampaignOptions
 from sfumato.campaigns.label import label_structures
 from sfumato.campaigns.scans import Recipe, build_scans, lay_out
 from sfumato.execution.pool import PoolSettings
@@ -100,6 +101,16 @@ def test_a_second_build_asks_the_engine_nothing(tmp_path):
     again = build_scans(ethane(), engine, tmp_path / "e.h5", Recipe("MIT", frames=40))
     assert engine.asked == []
     assert again.scan_set.identity == first.scan_set.identity
+
+
+def test_a_set_is_begun_anew_on_request(tmp_path):
+    recipe = Recipe("MIT", frames=5, hysteresis=True)
+    build_scans(ethane(), Spring(), tmp_path / "e.h5", recipe)
+    engine = Spring()
+    build_scans(ethane(), engine, tmp_path / "e.h5", recipe, options=CampaignOptions(fresh=True))
+    assert len(engine.asked) == 5 + 9
+    old = [file.name for file in (tmp_path / "e.h5.campaign/records").glob("*.old-1")]
+    assert sorted(old) == ["spring.jsonl.old-1", "spring_sweep.jsonl.old-1"]
 
 
 def test_two_sets_may_share_their_labels(tmp_path):
@@ -213,7 +224,9 @@ def test_labels_of_structures_read_back(tmp_path):
     molecules = [Molecule("near", ETHANE, r"F/C=C\F"), Molecule("far", far)]
     out = tmp_path / "o.extxyz"
     engine = Spring(hard=2.0)
-    labeled = label_structures(molecules, engine, out, store=tmp_path / "s", executor=PoolSettings(0))
+    labeled = label_structures(
+        molecules, engine, out, store=tmp_path / "s", options=CampaignOptions(PoolSettings(0))
+    )
     assert labeled.count == 1
     assert labeled.failed == (Exclusion("far", "not converged: it swings"),)
     (system,) = read_systems(out)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from sfumato.campaigns.campaign import label
+from sfumato.campaigns.campaign import CampaignOptions, label
 from sfumato.execution.parsl import ParslSettings, load_config
 from sfumato.execution.pool import PoolSettings
 from sfumato.execution.records import Header, RecordFile, ok
@@ -88,8 +88,8 @@ def left_over(mark, seconds=20):
 
 
 def test_pilots_make_the_records_that_a_local_pool_makes(config, tmp_path):
-    there = label(water(8), TBLite(), tmp_path / "there", executor=ParslSettings(config))
-    here = label(water(8), TBLite(), tmp_path / "here", executor=PoolSettings(1))
+    there = label(water(8), TBLite(), tmp_path / "there", options=CampaignOptions(ParslSettings(config)))
+    here = label(water(8), TBLite(), tmp_path / "here", options=CampaignOptions(PoolSettings(1)))
     facts = ("key", "status", "energy", "forces")
     assert [[r[fact] for fact in facts] for r in there] == [[r[fact] for fact in facts] for r in here]
     assert left_over(tmp_path) == {}
@@ -277,7 +277,12 @@ def test_a_configuration_may_be_a_value_or_a_function(config, tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     pytest.importorskip("parsl")
     with pytest.raises(ValueError, match=r"nowhere\.py: there is no such file"):
-        label(water(1), TBLite(), tmp_path / "store", executor=ParslSettings(tmp_path / "nowhere.py"))
+        label(
+            water(1),
+            TBLite(),
+            tmp_path / "store",
+            options=CampaignOptions(ParslSettings(tmp_path / "nowhere.py")),
+        )
 
 
 def test_without_parsl_the_error_says_how_to_install_it(tmp_path, monkeypatch):

@@ -33,3 +33,8 @@ def test_energies_and_forces_come_in_order():
 def test_records_of_other_types_and_shapes_are_refused(bad, message):
     with pytest.raises(RecordError, match=f"damaged record k: {message}"):
         energies_and_forces([record(), bad])
+
+
+def test_records_of_another_number_of_atoms_are_refused():
+    with pytest.raises(RecordError, match=r"'forces' has the shape \(4, 3\), not \(5, 3\)"):
+        energies_and_forces([record(), record()], 5)

@@ -191,6 +191,8 @@ def test_settings_are_told_apart_by_their_architecture():
     [
         ({"architecture": "toi"}, "architecture 'toi' is unknown; did you mean 'toy'"),
         ({"architecture": "toy", "wdth": 3}, "unknown setting 'wdth'; did you mean 'width'"),
+        ({"preset": None}, "preset: is empty; name one, or leave the line out"),
+        ({"architecture": None}, "architecture: is empty; name one"),
         ({"architecture": "toy", "preset": "tinny"}, "toy has no preset 'tinny'; did you mean 'tiny'"),
         ({"architecture": "toy", "graph": {"kk": 3}}, "graph: unknown key 'kk'"),
         ({"architecture": "toy", "width": "wide"}, "width = 'wide': input should be a valid integer"),

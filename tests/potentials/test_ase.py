@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.calculators.calculator import Calculator, FileIOCalculator, PropertyNotImplementedError
 from ase.calculators.lj import LennardJones
 from ase.calculators.mixing import SumCalculator
 
-from sfumato.potentials.ase import FromASE
+from sfumato.potentials.ase import FromASE, from_ase
 from sfumato.potentials.engines import ASE, PySCF, TBLite
 from sfumato.systems import Batch, System
 
@@ -200,3 +201,14 @@ def test_whether_charge_counts_is_stated():
     assert ASE("tblite.ase:TBLite").abilities.charge
     assert not ASE("mindscaip-nano").abilities.charge
     assert not PySCF().abilities.periodic
+
+
+@pytest.mark.parametrize("thing", [Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]), LennardJones, 3, None])
+def test_what_is_not_a_calculator_is_refused_by_name(thing):
+    with pytest.raises(TypeError, match=r"takes an ASE calculator, such as atoms\.calc, got .*sfumato\.io"):
+        from_ase(thing)
+
+
+def test_a_calculator_has_the_name_of_its_class():
+    assert from_ase(LennardJones()).name == "lennardjones"
+    assert from_ase(LennardJones(), "lj").name == "lj"

@@ -8,21 +8,41 @@ labeled already (a scan, a training set) is there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from sfumato.execution.folder import RunFolder, provenance
 from sfumato.execution.pool import Executor, Lost, PoolSettings, run_pool
-from sfumato.execution.records import Header, Record, RecordFile
+from sfumato.execution.records import Header, Record, RecordFile, array, number
 from sfumato.execution.runner import Item, Watch, run, wanted
 from sfumato.jobs.frames import Frame, Subject, frames_of
 from sfumato.jobs.label import LABEL, SWEEP, EngineJob, LabelFromNeighbor, LabelWith, Sweep
 from sfumato.potentials.engines import Engine
-from sfumato.systems import Scan, System
+from sfumato.systems import Floats, Scan, System
 
 HERE = PoolSettings(workers=0)
+
+
+@dataclass(frozen=True)
+class CampaignOptions:
+    """How a campaign is carried out.
+
+    Args:
+        executor: processes here (`PoolSettings`) or pilot jobs (`ParslSettings`).
+        retry_failed: work again on what failed before.
+        fresh: set earlier records of this level in the store aside and begin anew.
+        keep_going: do not stop where everything fails for one reason.
+    """
+
+    executor: Executor = HERE
+    retry_failed: bool = False
+    fresh: bool = False
+    keep_going: bool = False
+
+
+DEFAULTS = CampaignOptions()
 
 
 def label(
@@ -30,9 +50,8 @@ def label(
     engine: Engine,
     store: Path,
     *,
-    executor: Executor = HERE,
+    options: CampaignOptions = DEFAULTS,
     watch: Watch = lambda tally: None,
-    retry_failed: bool = False,
 ) -> list[Record]:
     """Label structures by an engine, continuing where this or any other campaign of the store stopped.
 
@@ -40,25 +59,25 @@ def label(
         frames: structures; `frames_of(scan)` gives those of a scan.
         engine: the level of theory; it must pass its self-test before the first point.
         store: folder of the records; made if needed.
-        executor: processes here (`PoolSettings`) or pilot jobs (`ParslSettings`).
+        options: who works, what to repeat, when to stop.
         watch: called with the tally as work proceeds.
-        retry_failed: label again what failed before.
 
     Returns:
-        One record per structure, in order: `energy` (eV) and `forces` (eV/Å, `records.decode`) where its
-        status is "ok", else the `reason`.
+        One record per structure, in order, to be read by `label_of`; where its status is not "ok", there is
+        a `reason`.
 
     Raises:
         ValueError: the engine fails its self-test, the store holds another version of this level, no worker
-            can be started, or points were lost with their machines (`UnfinishedError`).
+            can be started, everything fails for one reason (`SameFailureError`), or points were lost with
+            their machines (`UnfinishedError`).
         OSError: the disk is full; everything finished is kept.
         Stopped: on Ctrl-C or SIGTERM; call again to continue.
     """
     subject = Subject(*LABEL, engine.identity)
     unchecked = [frame if isinstance(frame, Frame) else Frame.of(frame) for frame in frames]
     items = [Item(subject.key(frame), frame) for frame in unchecked]
-    with _open(store, engine, subject) as file:
-        _work(LabelWith(engine), items, file, executor, watch, retry_failed)
+    with _open(store, engine, subject, options.fresh) as file:
+        _work(LabelWith(engine), items, file, options, watch)
         return [file.records[item.key] for item in items]
 
 
@@ -67,7 +86,7 @@ def retry(
     engine: Engine,
     store: Path,
     *,
-    executor: Executor = HERE,
+    options: CampaignOptions = DEFAULTS,
     watch: Watch = lambda tally: None,
 ) -> list[Record]:
     """Label what did not converge from scratch, starting from the orbitals of a neighboring frame.
@@ -77,7 +96,7 @@ def retry(
 
     Args:
         pairs: each frame with a neighbor of it that converges: the same atoms at other positions.
-        engine, store, executor, watch: as for `label`.
+        engine, store, options, watch: as for `label`; nothing is set aside.
 
     Returns:
         One record per pair, in order, as `label` does.
@@ -87,9 +106,11 @@ def retry(
     """
     subject = Subject(*LABEL, engine.identity)
     items = [Item(subject.key(frame), (frame, neighbor)) for frame, neighbor in pairs]
+    # What is hard for one reason may well fail for it again.
+    again = replace(options, retry_failed=True, keep_going=True)
     with _open(store, engine, subject) as file:
         todo = [item for item in items if _untried(file.records.get(item.key), item, subject)]
-        _work(LabelFromNeighbor(engine), todo, file, executor, watch, retry_failed=True)
+        _work(LabelFromNeighbor(engine), todo, file, again, watch)
         return [file.records[item.key] for item in items]
 
 
@@ -104,15 +125,14 @@ def sweep(
     engine: Engine,
     store: Path,
     *,
-    executor: Executor = HERE,
+    options: CampaignOptions = DEFAULTS,
     watch: Watch = lambda tally: None,
-    retry_failed: bool = False,
 ) -> list[Record]:
     """Follow scans forward and backward with orbital reuse, which shows hysteresis of the SCF.
 
     Args:
         scans: their frames are followed in order; each scan is one piece of work.
-        engine, store, executor, watch, retry_failed: as for `label`.
+        engine, store, options, watch: as for `label`.
 
     Returns:
         One record per scan: `forward` and `backward`, (F,) energies in eV in the order of the frames
@@ -123,39 +143,44 @@ def sweep(
     """
     subject = Subject(*SWEEP, engine.identity)
     items = [Item(subject.key(scan), frames_of(scan)) for scan in scans]
-    with _open(store, engine, subject, " sweep") as file:
-        _work(Sweep(engine), items, file, executor, watch, retry_failed)
+    with _open(store, engine, subject, options.fresh, " sweep") as file:
+        _work(Sweep(engine), items, file, options, watch)
         return [file.records[item.key] for item in items]
 
 
-def _open(store: Path, engine: Engine, subject: Subject, suffix: str = "") -> RecordFile:
+def label_of(record: Record, atoms: int) -> tuple[float, Floats]:
+    """Return the energy (eV) and the forces (N, 3) eV/Å of a record that `label` made.
+
+    Args:
+        record: one whose status is "ok".
+        atoms: of the structure.
+
+    Raises:
+        RecordError: the record holds no number, or no forces on that many atoms.
+    """
+    return number(record, "energy"), array(record, "forces", (atoms, 3))
+
+
+def _open(store: Path, engine: Engine, subject: Subject, fresh: bool = False, suffix: str = "") -> RecordFile:
     level = engine.level + suffix
     header = Header(subject.job, subject.version, level, subject.identity, provenance())
-    return RecordFile(RunFolder(store).plain_record_path(level), header)
+    return RecordFile(RunFolder(store).plain_record_path(level), header, fresh)
 
 
 def _work(
-    job: EngineJob,
-    items: Sequence[Item],
-    file: RecordFile,
-    executor: Executor,
-    watch: Watch,
-    retry_failed: bool,
+    job: EngineJob, items: Sequence[Item], file: RecordFile, options: CampaignOptions, watch: Watch
 ) -> None:
     """Run the items that are wanted, after the engine showed that it works."""
-    if any(wanted(file.records.get(item.key), retry_failed) for item in items):
+    if any(wanted(file.records.get(item.key), options.retry_failed) for item in items):
         job.engine.self_test()
-    second_chance = isinstance(
-        job, LabelFromNeighbor
-    )  # what is hard for one reason may well fail for it again
     run(
         job,
         items,
         file,
-        pool=executor,
+        pool=options.executor,
         watch=watch,
-        retry_failed=retry_failed,
-        keep_going=second_chance,
+        retry_failed=options.retry_failed,
+        keep_going=options.keep_going,
     )
 
 

@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sfumato.campaigns import campaign
-from sfumato.campaigns.campaign import HERE
-from sfumato.execution.pool import Executor
-from sfumato.execution.records import decode
+from sfumato.campaigns.campaign import DEFAULTS, CampaignOptions
 from sfumato.execution.runner import Watch
 from sfumato.io import Exclusion, Molecule, write_systems
 from sfumato.potentials.engines import Engine
@@ -38,8 +36,7 @@ def label_structures(
     path: Path,
     *,
     store: Path,
-    executor: Executor = HERE,
-    retry_failed: bool = False,
+    options: CampaignOptions = DEFAULTS,
     watch: AbstractContextManager[Watch] | None = None,
 ) -> Labeled:
     """Label structures and write those that could be labeled, continuing an interrupted campaign.
@@ -49,15 +46,15 @@ def label_structures(
         engine: the level of theory; it must pass its self-test.
         path: the extended XYZ file to write: energy (eV), forces (eV/Å), name, SMILES and level.
         store: folder of the labels, which several campaigns may share.
-        executor: processes here or pilot jobs.
-        retry_failed: label again what failed before.
+        options: who works, what to repeat, when to stop.
         watch: context manager that yields a callback for progress.
 
     Returns:
         How many structures are in the file, and why the others are not. Nothing is written where none is.
 
     Raises:
-        ValueError: the engine fails its self-test, or the store is of another engine.
+        ValueError: the engine fails its self-test, everything fails for one reason, or the store is of
+            another engine or damaged.
         OSError: the disk is full; every finished label is kept.
         Stopped: on Ctrl-C or SIGTERM; call again to continue.
     """
@@ -66,19 +63,17 @@ def label_structures(
             [molecule.system for molecule in molecules],
             engine,
             store,
-            executor=executor,
+            options=options,
             watch=callback,
-            retry_failed=retry_failed,
         )
     pairs = list(zip(molecules, records, strict=True))
     good = [(molecule, record) for molecule, record in pairs if record["status"] == "ok"]
     rejected = getattr(molecules, "rejected", ())
     failed = [Exclusion(m.name, record["reason"]) for m, record in pairs if record["status"] != "ok"]
     if good:
-        prediction = Prediction(
-            energy=np.array([record["energy"] for _, record in good]),
-            forces=np.concatenate([decode(record["forces"]) for _, record in good]),
-        )
+        labels = [campaign.label_of(record, len(molecule.system)) for molecule, record in good]
+        energies, forces = zip(*labels, strict=True)
+        prediction = Prediction(energy=np.array(energies), forces=np.concatenate(forces))
         words = [{"name": m.name, "smiles": m.smiles, "level": engine.level} for m, _ in good]
         write_systems(path, [molecule.system for molecule, _ in good], prediction, words)
     return Labeled(len(good), (*rejected, *failed))

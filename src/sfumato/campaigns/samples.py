@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,11 +17,10 @@ from ase.data import covalent_radii
 from ase.formula import Formula
 from ase.symbols import Symbols
 
-from sfumato.campaigns.campaign import HERE, label
+from sfumato.campaigns.campaign import DEFAULTS, CampaignOptions, label, label_of
 from sfumato.campaigns.scans import default_store
 from sfumato.execution.folder import RunFolder, provenance
-from sfumato.execution.pool import Executor
-from sfumato.execution.records import Header, Record, decode, encode, ok
+from sfumato.execution.records import Header, Record, array, encode, ok, texts
 from sfumato.execution.runner import Item, Watch, run
 from sfumato.execution.runner import wanted as item_wanted
 from sfumato.frames import Category, FrameSet
@@ -60,6 +60,10 @@ class Sampling:
         strains: strained 300 K frames of a crystal; none of a molecule.
         strain: standard deviation of the strain components.
         seed: of conformers and displacements.
+
+    Raises:
+        ValueError: no conformer, a negative count or seed, or a temperature, length or strain that is not a
+            positive number.
     """
 
     conformers: int = 2
@@ -72,6 +76,22 @@ class Sampling:
     strains: int = 3
     strain: float = 0.02
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"conformers": 1, "thermal": 0, "snapshots": 0, "scans": 0, "strains": 0, "seed": 0}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise ValueError(f"{name}: at least {smallest}, got {getattr(self, name)}")
+        positive = {
+            "temperatures": self.temperatures,
+            "dynamics": self.dynamics,
+            "span": self.span,
+            "strain": (self.strain,),
+        }
+        for name, values in positive.items():
+            for value in values:
+                if not 0 < value < math.inf:
+                    raise ValueError(f"{name}: positive numbers are needed, got {value:g}")
 
 
 @dataclass(frozen=True)
@@ -264,8 +284,7 @@ def sample(
     recipe: Recipe,
     *,
     store: Path | None = None,
-    executor: Executor = HERE,
-    retry_failed: bool = False,
+    options: CampaignOptions = DEFAULTS,
     watch: Watching = lambda what, unit: nullcontext(lambda tally: None),
 ) -> tuple[FrameSet, tuple[Exclusion, ...]]:
     """Make, label, split and write a training set, continuing an interrupted campaign of the same file.
@@ -278,8 +297,8 @@ def sample(
         path: the HDF5 file to write.
         recipe: licence, sampling, split.
         store: folder of the records, which several campaigns may share.
-        executor: who works; a whole molecule is one task of the first stage, a frame of the second.
-        retry_failed: try again what failed before.
+        options: who works, what to repeat, when to stop; a whole molecule is one task of the first stage, a
+            frame of the second.
         watch: shows the progress of the two stages.
 
     Returns:
@@ -293,13 +312,13 @@ def sample(
     wanted, excluded = _wanted(molecules, recipe)
     store = store or default_store(path)
     with watch("geometries", "molecules") as callback:
-        records = _explore(wanted, engine, store, recipe.sampling, executor, retry_failed, callback)
+        records = _explore(wanted, engine, store, recipe.sampling, options, callback)
     frames, failed, dropped = _unpacked(wanted, records)
     excluded += failed
     with watch(engine.level, "frames") as callback:
         systems = [frame.system for frame in frames]
-        records = label(systems, engine, store, executor=executor, watch=callback, retry_failed=retry_failed)
-    reasons = [_unfit(record, recipe.max_force) for record in records]
+        records = label(systems, engine, store, options=options, watch=callback)
+    reasons = [_unfit(record, system, recipe.max_force) for record, system in zip(records, systems)]
     excluded += [Exclusion(f"{frame.name}/{frame.subset}", why) for frame, why in zip(frames, reasons) if why]
     kept = [(frame, record) for frame, record, why in zip(frames, records, reasons) if not why]
     if not kept:
@@ -346,8 +365,7 @@ def _explore(
     engine: Engine,
     store: Path,
     sampling: Sampling,
-    executor: Executor,
-    retry_failed: bool,
+    options: CampaignOptions,
     watch: Watch,
 ) -> list[Record]:
     """Explore what has not been explored like this before; return the records of all molecules."""
@@ -357,10 +375,18 @@ def _explore(
         for molecule, _ in wanted
     ]
     header = Header(NAME, VERSION, f"{engine.level} geometries", engine.identity, provenance())
-    with RunFolder(store).open(header) as file:
-        if any(item_wanted(file.records.get(item.key), retry_failed) for item in items):
+    with RunFolder(store).open(header, options.fresh) as file:
+        if any(item_wanted(file.records.get(item.key), options.retry_failed) for item in items):
             engine.self_test()
-        run(Explore(engine, sampling), items, file, pool=executor, watch=watch, retry_failed=retry_failed)
+        run(
+            Explore(engine, sampling),
+            items,
+            file,
+            pool=options.executor,
+            watch=watch,
+            retry_failed=options.retry_failed,
+            keep_going=options.keep_going,
+        )
         return [file.records[item.key] for item in items]
 
 
@@ -374,7 +400,7 @@ def _unpacked(
     for (molecule, key), record in zip(wanted, records, strict=True):
         if record["status"] == "ok":
             frames += _frames(molecule, key, record)
-            dropped.update(record["dropped"])
+            dropped.update(texts(record, "dropped"))
         else:
             failed.append(Exclusion(molecule.name, record["reason"]))
     return frames, failed, dict(dropped.most_common())
@@ -382,18 +408,20 @@ def _unpacked(
 
 def _frames(molecule: Molecule, key: str, record: Record) -> list[_Frame]:
     """Unpack the frames that a record of `Explore` holds."""
-    arrays = zip(decode(record["positions"]), decode(record["cells"]), record["subsets"], strict=True)
+    subsets = texts(record, "subsets")
+    positions = array(record, "positions", (len(subsets), len(molecule.system), 3))
+    cells = array(record, "cells", (len(subsets), 3, 3))
     return [
-        _Frame(molecule.name, key, subset, replace(molecule.system, positions=positions, cell=cell))
-        for positions, cell, subset in arrays
+        _Frame(molecule.name, key, subset, replace(molecule.system, positions=here, cell=cell))
+        for here, cell, subset in zip(positions, cells, subsets, strict=True)
     ]
 
 
-def _unfit(record: Record, max_force: float) -> str:
+def _unfit(record: Record, system: System, max_force: float) -> str:
     """Say why a frame cannot be learned from; empty if it can."""
     if record["status"] != "ok":
         return str(record["reason"])
-    largest = np.linalg.norm(decode(record["forces"]), axis=1).max(initial=0.0)
+    largest = np.linalg.norm(label_of(record, len(system))[1], axis=1).max(initial=0.0)
     return f"force: {largest:.0f} eV/Å on an atom, above {max_force:g}" if largest > max_force else ""
 
 
@@ -401,16 +429,15 @@ def _frame_set(
     name: str, level: str, recipe: Recipe, kept: Sequence[tuple[_Frame, Record]], facts: dict[str, Any]
 ) -> FrameSet:
     frames = [frame for frame, _ in kept]
+    labels = [label_of(record, len(frame.system)) for frame, record in kept]
+    energies, forces = zip(*labels, strict=True)
     return FrameSet(
         name=name,
         level=level,
         licence=recipe.licence,
         source="sfumato data sample",
         batch=Batch.of([frame.system for frame in frames]),
-        labels=Prediction(
-            np.array([record["energy"] for _, record in kept]),
-            np.concatenate([decode(record["forces"]) for _, record in kept]),
-        ),
+        labels=Prediction(np.array(energies), np.concatenate(forces)),
         molecule=Category.of(frame.group for frame in frames),
         subset=Category.of(frame.subset for frame in frames),
         split=Category.of(make.split_of(frame.group, recipe.fractions, recipe.seed) for frame in frames),

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 
 from sfumato.campaigns import campaign
-from sfumato.campaigns.campaign import HERE
+from sfumato.campaigns.campaign import DEFAULTS, CampaignOptions
 from sfumato.execution.folder import provenance
-from sfumato.execution.pool import Executor
-from sfumato.execution.records import Record, decode
+from sfumato.execution.records import Record, array, number
 from sfumato.execution.runner import Watch
 from sfumato.io import Exclusion, Molecule, write_scan_set
 from sfumato.jobs.frames import Frame, frames_of
@@ -185,8 +184,7 @@ def build_scans(
     recipe: Recipe,
     *,
     store: Path | None = None,
-    executor: Executor = HERE,
-    retry_failed: bool = False,
+    options: CampaignOptions = DEFAULTS,
     watch: Watcher = lambda what: nullcontext(lambda tally: None),
 ) -> Built:
     """Make, label, judge and write a set of scans, continuing an interrupted campaign.
@@ -201,27 +199,27 @@ def build_scans(
         path: the HDF5 file to write.
         recipe: licence, coordinate, frames, sampling.
         store: folder of the labels, which several campaigns may share; default `<path>.campaign`.
-        executor: processes here or pilot jobs.
-        retry_failed: label again what failed before.
+        options: who works, what to repeat, when to stop.
         watch: given what is done, a context manager that yields a callback for progress.
 
     Returns:
         The set as written with all exclusions.
 
     Raises:
-        ValueError: no scan is left, the engine fails its self-test, or the store is of another engine.
+        ValueError: no scan is left, the engine fails its self-test, everything fails for one reason, or the
+            store is of another engine or damaged.
         OSError: the disk is full; every finished label is kept.
         Stopped: on Ctrl-C or SIGTERM; call again to continue.
     """
     geometry = lay_out(molecules, recipe)
     store = store or default_store(path)
-    records = _label(geometry, engine, store, executor, retry_failed, watch)
+    records = _label(geometry, engine, store, options, watch)
     labeled = [_labeled(scan, rows) for scan, rows in zip(geometry.scans, records, strict=True)]
     facts = _facts(geometry.scans, records)
     if recipe.hysteresis:
         with watch(f"{engine.level} there and back") as callback:
-            sweeps = campaign.sweep(geometry.scans, engine, store, executor=executor, watch=callback)
-        widths = {scan.name: _width(sweep) for scan, sweep in zip(geometry.scans, sweeps, strict=True)}
+            sweeps = campaign.sweep(geometry.scans, engine, store, options=options, watch=callback)
+        widths = {scan.name: _width(scan, sweep) for scan, sweep in zip(geometry.scans, sweeps, strict=True)}
         facts["hysteresis"] = widths
     jumps = [Exclusion(scan.name, reason) for scan in labeled if (reason := discontinuity(scan))]
     excluded = (*getattr(molecules, "rejected", ()), *geometry.excluded, *jumps)
@@ -254,18 +252,11 @@ def default_store(path: Path) -> Path:
 
 
 def _label(
-    geometry: Geometry,
-    engine: Engine,
-    store: Path,
-    executor: Executor,
-    retry_failed: bool,
-    watch: Watcher,
+    geometry: Geometry, engine: Engine, store: Path, options: CampaignOptions, watch: Watcher
 ) -> list[list[Record]]:
     """Return the records of every scan, after a second chance for what did not converge."""
     with watch(engine.level) as callback:
-        flat = campaign.label(
-            geometry.frames, engine, store, executor=executor, watch=callback, retry_failed=retry_failed
-        )
+        flat = campaign.label(geometry.frames, engine, store, options=options, watch=callback)
     stops = np.cumsum([len(scan) for scan in geometry.scans])
     records = [flat[stop - len(scan) : stop] for scan, stop in zip(geometry.scans, stops, strict=True)]
     lenders = [_lenders(rows) for rows in records]
@@ -276,7 +267,7 @@ def _label(
     ]
     if pairs:
         with watch(f"{engine.level} once more") as callback:
-            again = iter(campaign.retry(pairs, engine, store, executor=executor, watch=callback))
+            again = iter(campaign.retry(pairs, engine, store, options=options, watch=callback))
         for rows, found in zip(records, lenders, strict=True):
             for k in found:
                 rows[k] = next(again)
@@ -297,15 +288,16 @@ def _labeled(scan: Scan, records: Sequence[Record]) -> Scan:
     energy, forces = np.array(scan.energy), np.array(scan.forces)
     for frame, record in enumerate(records):
         if record["status"] == "ok":
-            energy[frame], forces[frame] = record["energy"], decode(record["forces"])
+            energy[frame], forces[frame] = campaign.label_of(record, len(scan.numbers))
     return replace(scan, energy=energy, forces=forces)
 
 
-def _width(sweep: Record) -> float | None:
+def _width(scan: Scan, sweep: Record) -> float | None:
     """Return how far the energies there and back are apart at most, eV; None where nothing can be said."""
     if sweep["status"] != "ok":
         return None
-    gap = np.abs(decode(sweep["forward"]) - decode(sweep["backward"]))
+    there, back = (array(sweep, name, (len(scan),)) for name in ("forward", "backward"))
+    gap = np.abs(there - back)
     return None if np.isnan(gap).all() else float(np.nanmax(gap))
 
 
@@ -316,8 +308,8 @@ def _facts(scans: Sequence[Scan], records: Sequence[Sequence[Record]]) -> dict[s
     spin: dict[str, float] = {}
     for scan, rows in zip(scans, records, strict=True):
         reasons = {str(k): row["reason"] for k, row in enumerate(rows) if row["status"] != "ok"}
-        said = {str(k): row["message"] for k, row in enumerate(rows) if row.get("message")}
-        squared = [row["spin_squared"] for row in rows if row.get("spin_squared") is not None]
+        said = {str(k): str(row["message"]) for k, row in enumerate(rows) if row.get("message")}
+        squared = [number(row, "spin_squared") for row in rows if row.get("spin_squared") is not None]
         for found, where in ((reasons, unlabeled), (said, messages)):
             if found:
                 where[scan.name] = found

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from sfumato.commands.options import Flat
+from sfumato.commands.options import Count, Flat, Size
 from sfumato.commands.screen import DONE, PARTIAL, progress, say
 
 if TYPE_CHECKING:
+    from sfumato.campaigns.campaign import CampaignOptions
     from sfumato.campaigns.samples import Sampling
     from sfumato.campaigns.scans import Recipe
-    from sfumato.execution.pool import Executor
     from sfumato.potentials.engines import Engine
 
 
@@ -33,18 +33,22 @@ class LabelOptions:
         memory: GiB one worker may use.
         recycle: points after which a worker is replaced by a fresh one.
         retry_failed: label failed points again.
+        fresh: set earlier labels of this level in the store aside and begin anew.
+        keep_going: go on where everything fails for one reason.
     """
 
     engine: str = "tblite"
     level: str = "GFN2-xTB"
     store: Path | None = None
     executor: str = "local"
-    workers: int = 1
-    threads: int = 1
+    workers: Count = 1
+    threads: Count = 1
     timeout: float | None = None
     memory: float | None = None
-    recycle: int = 0
+    recycle: Size = 0
     retry_failed: Annotated[bool, Parameter(negative="")] = False
+    fresh: Annotated[bool, Parameter(negative="")] = False
+    keep_going: Annotated[bool, Parameter(negative="")] = False
 
     def made(self) -> Engine:
         """The engine."""
@@ -52,13 +56,15 @@ class LabelOptions:
 
         return make_engine(self.engine, self.level)
 
-    def hands(self) -> Executor:
-        """What does the work."""
+    def campaign(self) -> CampaignOptions:
+        """Who does the work, what is repeated, when to stop."""
+        from sfumato.campaigns.campaign import CampaignOptions
         from sfumato.execution.parsl import ParslSettings
         from sfumato.execution.pool import PoolSettings
 
         pool = PoolSettings(self.workers, self.threads, self.timeout, self.recycle, self.memory)
-        return pool if self.executor == "local" else ParslSettings(Path(self.executor), pool)
+        executor = pool if self.executor == "local" else ParslSettings(Path(self.executor), pool)
+        return CampaignOptions(executor, self.retry_failed, self.fresh, self.keep_going)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +84,9 @@ class RecipeOptions:
 
     coordinate: str = "bond"
     types: Annotated[list[str] | None, Parameter(negative="")] = None
-    frames: int = 100
-    per_type: int | None = None
-    seed: int = 0
+    frames: Count = 100
+    per_type: Count | None = None
+    seed: Size = 0
     hysteresis: Annotated[bool, Parameter(negative="")] = False
     licence: str = "unspecified"
 
@@ -108,12 +114,12 @@ class SamplingOptions:
         licence: of the new data.
     """
 
-    conformers: int = 2
+    conformers: Count = 2
     temperatures: Annotated[list[float] | None, Parameter(negative="")] = None
-    thermal: int = 2
-    snapshots: int = 1
-    scans: int = 3
-    seed: int = 0
+    thermal: Size = 2
+    snapshots: Size = 1
+    scans: Size = 3
+    seed: Size = 0
     licence: str = "unspecified"
 
     def made(self) -> Sampling:
@@ -163,8 +169,7 @@ def scan_build(
         out,
         recipe.recipe(),
         store=options.store,
-        executor=options.hands(),
-        retry_failed=options.retry_failed,
+        options=options.campaign(),
         watch=lambda what: progress(what, "frames"),
     )
     if built.excluded:
@@ -213,8 +218,7 @@ def label(
         options.made(),
         out,
         store=options.store or default_store(out),
-        executor=options.hands(),
-        retry_failed=options.retry_failed,
+        options=options.campaign(),
         watch=progress(options.level, "structures"),
     )
     if labeled.failed:
@@ -250,8 +254,7 @@ def data_sample(
         out,
         named or Recipe(sampling.licence, sampling.made(), seed=sampling.seed),
         store=options.store,
-        executor=options.hands(),
-        retry_failed=options.retry_failed,
+        options=options.campaign(),
         watch=progress,
     )
     if excluded:

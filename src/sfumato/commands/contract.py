@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from sfumato.commands.options import Flat
+from sfumato.commands.options import Flat, Size
 from sfumato.commands.screen import DONE, PARTIAL, say
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class CheckOptions:
     device: str = ""
     dtype: str = ""
     reach: float | None = None
-    seed: int | None = None
+    seed: Size | None = None
     json: Path | None = None
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -16,6 +17,41 @@ if TYPE_CHECKING:
 
 Flat = Parameter(name="*")
 """The fields of a dataclass become options of the command."""
+
+
+def _number(word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise ValueError(f"a whole number is needed, got {word[:40]!r}") from None
+
+
+def _whole(_: Any, tokens: Sequence[Token]) -> int:
+    return _number(tokens[0].value)
+
+
+def _count(_: Any, tokens: Sequence[Token]) -> int:
+    number = _number(tokens[0].value)
+    if number < 1:
+        raise ValueError(f"at least one is needed, got {number}")
+    return number
+
+
+def _size(_: Any, tokens: Sequence[Token]) -> int:
+    number = _number(tokens[0].value)
+    if number < 0:
+        raise ValueError(f"a number that is not negative is needed, got {number}")
+    return number
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
+"""An integer as it was typed; without this 1.5 would be rounded."""
+
+Count = Annotated[int, Parameter(converter=_count)]
+"""Of things of which there is at least one."""
+
+Size = Annotated[int, Parameter(converter=_size)]
+"""Of things of which there may be none, and the seed of random numbers."""
 
 Out = Annotated[Path | None, Parameter(name=["--out", "-o"])]
 
@@ -42,8 +78,8 @@ class PlanOptions:
     config: Path | None = None
     device: str = ""
     dtype: str = ""
-    workers: int = 1
-    threads: int = 1
+    workers: Count = 1
+    threads: Count = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +104,6 @@ class RunOptions(PlanOptions):
         """Who does the work."""
         from sfumato.execution.pool import PoolSettings
 
-        if self.workers < 1:
-            raise ValueError(f"--workers {self.workers}: at least one is needed")
         return PoolSettings(self.workers, self.threads, self.timeout)
 
 
@@ -106,6 +140,7 @@ def _typed(annotation: Any) -> Any:
     parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     kinds = [part for part in parts if part is not type(None)]
     plain = all(kind in simple or get_origin(kind) is Literal for kind in kinds)
+    kinds = [Whole if kind is int else kind for kind in kinds]
     return Union[(*kinds, None)] if plain else Union[Path, None]  # noqa: UP007 (built at run time)
 
 

@@ -105,6 +105,18 @@ def array(record: Record, name: str, shape: tuple[int | None, ...]) -> Floats:
     return value
 
 
+def texts(record: Record, name: str) -> list[str]:
+    """Return a list of words of a record.
+
+    Raises:
+        RecordError: there is none of this name.
+    """
+    value: Any = record.get(name)
+    if type(value) is not list or not all(type(word) is str for word in value):
+        raise _damaged(record, name, "is not a list of words")
+    return value
+
+
 def _damaged(record: Record, name: str, what: str) -> RecordError:
     return RecordError(
         f"damaged record {str(record.get('key'))[:16]}: {name!r} {what}. Restore the file, or move it away."

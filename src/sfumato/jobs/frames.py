@@ -100,13 +100,16 @@ def _bytes(array: Ints | Floats | Bools, dtype: str) -> bytes:
     return np.ascontiguousarray(array, dtype=dtype).tobytes()
 
 
-def energies_and_forces(records: Sequence[Record]) -> tuple[Floats, Floats]:
+def energies_and_forces(records: Sequence[Record], atoms: int | None = None) -> tuple[Floats, Floats]:
     """Return (P,) eV and (P, N, 3) eV/Å of finished records of one molecule, bit by bit as predicted.
 
+    Args:
+        records: of the same atoms.
+        atoms: how many; None: as many as in the first record.
+
     Raises:
-        RecordError: a record holds no number, or no forces on as many atoms as the first one.
+        RecordError: a record holds no number, or no forces on as many atoms.
     """
-    atoms: int | None = None
     energies, forces = [], []
     for record in records:
         energies.append(number(record, "energy"))

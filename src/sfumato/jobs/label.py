@@ -115,7 +115,8 @@ class Sweep(EngineJob):
 def _record(key: str, label: Label, help_: str = "") -> Record:
     message = "; ".join(part for part in (help_, label.message) if part)
     if not label.converged:
-        return failed(key, f"not converged: {message}", seconds=label.seconds)
+        reason = label.reason if label.raised else f"not converged: {message}"
+        return failed(key, reason, seconds=label.seconds)
     facts = {"spin_squared": label.spin_squared, "message": message}
     return ok(
         key,

@@ -105,7 +105,7 @@ class FromASE(Potential):
 
 def from_ase(
     calculator: Calculator,
-    name: str,
+    name: str = "",
     identity: str | None = None,
     elements: Collection[int] | None = None,
 ) -> Potential:
@@ -113,14 +113,26 @@ def from_ase(
 
     Args:
         calculator: any object with ASE's calculator interface.
-        name: short, for tables.
+        name: short, for tables; default the name of its class, in lower case.
         identity: hash of its weights and settings; default `fingerprint(calculator)`.
         elements: atomic numbers it knows; None: leave it to the calculator to complain.
 
     Returns:
         The potential; see `FromASE`.
+
+    Raises:
+        TypeError: something else, for example Atoms.
     """
-    return FromASE(calculator, name, identity, elements)
+    methods = all(hasattr(calculator, method) for method in ("get_potential_energy", "get_forces"))
+    if isinstance(calculator, type) or hasattr(calculator, "get_positions") or not methods:
+        what = (
+            f"the class {calculator.__name__}" if isinstance(calculator, type) else type(calculator).__name__
+        )
+        raise TypeError(
+            f"from_ase takes an ASE calculator, such as atoms.calc, got {what}; structures are read by "
+            "sfumato.io.from_ase"
+        )
+    return FromASE(calculator, name or type(calculator).__name__.lower(), identity, elements)
 
 
 def _numbers(value: Any, shape: tuple[int, ...], what: str) -> Floats:

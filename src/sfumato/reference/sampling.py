@@ -75,7 +75,8 @@ class EngineCalculator(Calculator):  # type: ignore[misc]
 def _labeled(engine: Engine, system: System) -> tuple[float, Floats]:
     label = engine.label(system)
     if not label.converged:
-        raise SamplingError(f"{engine.level} did not converge: {label.message}")
+        what = ":" if label.raised else " did not converge:"
+        raise SamplingError(f"{engine.level}{what} {label.message}")
     return label.energy, label.forces
 
 

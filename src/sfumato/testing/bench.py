@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from sfumato.metrics.noise import MARGIN, Derivative, noise_level, ridders
 from sfumato.systems import Batch, Floats, Prediction, System
 from sfumato.testing import structures
-from sfumato.testing.numerics import Derivative, noise_level, ridders
 from sfumato.testing.result import Measured, NotApplicableError
 
 if TYPE_CHECKING:
@@ -27,10 +27,6 @@ SYMMETRY = {"double": 1e-10, "single": 1e-4}
 
 RELATIVE = 1e-6
 """By which a force may differ from the gradient, over the largest force component."""
-
-MARGIN = 10.0
-"""Standard deviations of noise that are never a failure: the largest of 10⁴ numbers is at 4, a difference
-of two has √2, and noise differs from structure to structure."""
 
 NOISE_STEPS = (5e-5, 1e-3, 2e-2)
 """Å; the first is small enough that the sixth difference of a smooth potential is below rounding, and large
@@ -76,7 +72,7 @@ class Settings(BaseModel):
     periodic: bool | None = None
     reach: float = Field(default=8.0, gt=3)
     points: int = Field(default=61, ge=20)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     own: int = Field(default=10, ge=1)
     quick: bool = False
 

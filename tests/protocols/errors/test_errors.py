@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from sfumato.execution.records import encode, failed, ok
+from sfumato.execution.records import RecordError, encode, failed, ok
 from sfumato.frames import Category, FrameSet
 from sfumato.graph import GraphSettings
 from sfumato.io import write_frame_set, write_systems
@@ -127,7 +127,7 @@ def records_of(frames, energy, forces, settings=ALL):
     keys = [task.key("id") for task in protocol.plan(frames, settings)]
     parts = np.split(frames.labels.forces + forces, frames.batch.offsets[1:-1])
     rows = zip(keys, frames.labels.energy + energy, parts, strict=True)
-    return {key: ok(key, seconds=0, energy=e, forces=encode(f)) for key, e, f in rows}
+    return {key: ok(key, seconds=0, energy=float(e), forces=encode(f)) for key, e, f in rows}
 
 
 def test_analysis_of_records_by_hand():
@@ -150,6 +150,24 @@ def test_analysis_of_records_by_hand():
     assert numbers["force_mae"].n == 2  # the labels of one have no forces
     assert numbers["rotation_energy"].n == 0
     json.dumps(found.as_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"energy": "1.0"}, "'energy' is not a finite number"),
+        ({"energy": True}, "'energy' is not a finite number"),
+        ({"forces": encode(np.zeros((99, 3)))}, r"'forces' has the shape \(99, 3\)"),
+        ({"forces": None}, "'forces' is not an array"),
+    ],
+)
+def test_records_of_another_form_are_refused(changes, message):
+    frames = made.frame_set(made.molecules(5), validation=2)
+    records = records_of(frames, 0.0, 0.0)
+    key = next(iter(records))
+    records[key] = records[key] | changes
+    with pytest.raises(RecordError, match=message):
+        protocol.analyse(frames, records, "m", "id", ALL)
 
 
 @dataclass(frozen=True)

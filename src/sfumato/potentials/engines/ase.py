@@ -76,7 +76,7 @@ class ASE(Engine):
         start = time.perf_counter()
         found = potential.predict(Batch.of([system]))
         if found.failures:
-            return _failed(system, start, engine, found.failures[0].reason)
+            return _failed(system, start, engine, found.failures[0].reason, raised=True)
         return Label(
             energy=float(found.energy[0]),
             forces=found.forces,

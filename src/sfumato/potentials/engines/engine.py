@@ -38,6 +38,7 @@ class Label:
         engine: package and version.
         message: why it failed, or what had to be done to converge; empty otherwise.
         density: the engine's converged density, accepted as `guess` for a neighboring frame; may be None.
+        raised: the message is an error that the engine raised, not a field that did not converge.
     """
 
     energy: float
@@ -48,6 +49,14 @@ class Label:
     engine: str
     message: str = ""
     density: Any = field(default=None, repr=False)
+    raised: bool = False
+
+    @property
+    def reason(self) -> str:
+        """Why there is no label; empty where there is one."""
+        if self.converged:
+            return ""
+        return self.message if self.raised else f"not converged: {self.message}"
 
 
 class Engine(Potential):
@@ -96,7 +105,7 @@ class Engine(Potential):
         except Exception as error:  # noqa: BLE001 (the failure of this structure)
             return Prediction.failed(alone, Failure.of(error))
         if not label.converged:
-            return Prediction.failed(alone, Failure(f"not converged: {label.message}"))
+            return Prediction.failed(alone, Failure(label.reason))
         return Prediction(np.array([label.energy]), label.forces)
 
 
@@ -146,7 +155,7 @@ def _split_level(engine: str, level: str) -> tuple[str, str]:
     return xc, basis
 
 
-def _failed(system: System, since: float, engine: str, message: str) -> Label:
+def _failed(system: System, since: float, engine: str, message: str, raised: bool = False) -> Label:
     return Label(
         energy=float("nan"),
         forces=np.full((len(system), 3), np.nan),
@@ -155,6 +164,7 @@ def _failed(system: System, since: float, engine: str, message: str) -> Label:
         seconds=time.perf_counter() - since,
         engine=engine,
         message=message,
+        raised=raised,
     )
 
 

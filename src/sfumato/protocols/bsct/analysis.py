@@ -28,6 +28,7 @@ from sfumato.metrics.smoothness import (
     work_energy_residual,
 )
 from sfumato.metrics.stats import Estimate, estimates, estimates_by_stratum, paired_difference
+from sfumato.metrics.work import work_energy_excess
 from sfumato.protocols.bsct.settings import Settings
 from sfumato.protocols.protocol import Result
 from sfumato.reference.scans import lever
@@ -190,7 +191,7 @@ def _analyse_scan(scan: Scan, records: Mapping[str, Record], identity: str, sett
         return ScanResult("incomplete", f"{len(done)} of {len(keys)} frames evaluated", {})
     if not scan.labeled.any():
         return ScanResult("failed", "the reference labels no frame of this scan", {})
-    energy, forces = energies_and_forces(done)
+    energy, forces = energies_and_forces(done, len(scan.numbers))
     return ScanResult("ok", "", scan_metrics(scan, energy, forces, settings), energy, forces)
 
 
@@ -240,7 +241,7 @@ def _smoothness(pair: Forces, energy: Floats, settings: Settings) -> Values:
 
 
 def _work(scan: Scan, energy: Floats, forces: Floats, frame: int, settings: Settings) -> Values:
-    """Return the work–energy residual of the path, and how fast it falls from every other step to every step.
+    """Return the work–energy residual of the path, how fast it falls with the step, and what no grid explains.
 
     Args:
         scan: the reference.
@@ -256,6 +257,7 @@ def _work(scan: Scan, energy: Floats, forces: Floats, frame: int, settings: Sett
     return {
         **_sides(name, work_energy_residual(energy, forces, path, start)),
         **_sides(name.replace("residual", "order"), order.order),
+        name.replace("residual", "excess"): work_energy_excess(energy, forces, path).height,
     }
 
 

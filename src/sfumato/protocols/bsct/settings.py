@@ -31,7 +31,7 @@ class Settings(Base):
     coordinate: Literal["length", "alpha"] = "length"
     minimum: Literal["reference", "own"] = "reference"
     refine: int = Field(default=1, ge=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     @property
     def fsd(self) -> FSDSettings:

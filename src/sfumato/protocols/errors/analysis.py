@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.execution.records import Record, decode
+from sfumato.execution.records import Record, array, number
 from sfumato.frames import FrameSet
 from sfumato.jobs.evaluate import Evaluate
 from sfumato.jobs.frames import Frame
@@ -233,10 +233,10 @@ def _by_subset(frames: FrameSet, table: Table, seed: int) -> dict[str, dict[str,
 
 
 def _energy(record: Record | None) -> float:
-    return float(record["energy"]) if record is not None and record["status"] == "ok" else np.nan
+    return number(record, "energy") if record is not None and record["status"] == "ok" else np.nan
 
 
 def _forces(record: Record | None, atoms: int) -> Floats:
     if record is None or record["status"] != "ok":
         return np.full((atoms, 3), np.nan)
-    return np.asarray(decode(record["forces"]), dtype=float)
+    return array(record, "forces", (atoms, 3))
