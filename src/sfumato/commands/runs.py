@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,15 +72,28 @@ def _described(command: Any, summary: str, options: type[PlanOptions]) -> Any:
 def run_protocol(protocol: Protocol, options: RunOptions) -> int:
     """Run a protocol; print its tables."""
     from sfumato.files import write_json
+    from sfumato.protocols.run import load_others
 
     result = _run(protocol, options)
+    others, unread = load_others(options.out or result.folder, result)
+    _say_verdicts([result, *others])
     say(protocol.tables(result))
+    for reason in unread:
+        say(f"not part of the verdict: {reason}")
     for name, reason in result.stopped.items():
         say(f"{name}: {reason}")
     say(f"records: {result.folder}   full report: sfumato report {result.folder}")
     if options.json:
-        write_json(options.json, result.as_json())
+        write_json(options.json, result.as_json(others))
     return DONE if result.complete else PARTIAL
+
+
+def _say_verdicts(runs: Sequence[Run]) -> None:
+    from sfumato.protocols.overview import verdict_table
+
+    table = verdict_table(runs)
+    if table is not None:
+        say(table)
 
 
 def _run(protocol: Protocol, options: RunOptions) -> Run:
@@ -127,37 +141,40 @@ def plan_protocol(protocol: Protocol, options: PlanOptions) -> int:
 
 
 def report(
-    path: Annotated[Path, Parameter(help="A run folder, or a folder that holds several.")] = Path("runs"),
+    paths: Annotated[
+        list[Path] | None,
+        Parameter(help="Run folders, or folders that hold several; default runs.", negative=""),
+    ] = None,
     *,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Default: PATH/report.html.")] = None,
     table: Annotated[Path | None, Parameter(help="Also write the table: .csv, .md or .tex.")] = None,
     figures: Annotated[Path | None, Parameter(help="Also write every figure to this folder.")] = None,
 ) -> int:
-    """Print the tables of finished runs and write one offline HTML report."""
+    """Print the verdicts and tables of finished runs and write one offline HTML report."""
     from sfumato.execution.folder import MANIFEST, find_runs
+    from sfumato.protocols.overview import report_pages
     from sfumato.protocols.run import load_run
-    from sfumato.protocols.table import find_protocol
     from sfumato.report.html import write_report
     from sfumato.training.page import curve_page, curve_table, find_logs
 
-    logs = find_logs(path)
-    pages = []
-    if logs:
-        say(curve_table(logs))
-        pages.append(curve_page(logs))
-    folders = find_runs(path) if not logs or any(path.rglob(MANIFEST)) else []
-    runs: dict[str, list[Run]] = {}
-    for folder in folders:
-        runs.setdefault(folder.manifest()["protocol"], []).append(load_run(folder.path))
-    for name, some in runs.items():
-        protocol = find_protocol(name)
-        for run in some:
-            say(protocol.tables(run))
-        pages.append(protocol.page(some))
-    everything = [run for some in runs.values() for run in some]
+    paths = paths or [Path("runs")]
+    runs: dict[Path, Run] = {}
+    curves = []
+    for path in paths:
+        logs = find_logs(path)
+        if logs:
+            say(curve_table(logs))
+            curves.append(curve_page(logs))
+        for folder in find_runs(path) if not logs or any(path.rglob(MANIFEST)) else []:
+            runs.setdefault(folder.path.resolve(), load_run(folder.path))
+    everything = list(runs.values())
+    _say_verdicts(everything)
+    for run in everything:
+        say(run.protocol.tables(run))
+    pages = [*report_pages(everything), *curves]
     if table:
-        _write_table(everything, table, path)
-    say(f"report: {write_report(pages, out or path / 'report.html')}")
+        _write_table(everything, table, paths)
+    say(f"report: {write_report(pages, out or paths[0] / 'report.html')}")
     if figures:
         from sfumato.report.export import write_figures
 
@@ -166,9 +183,9 @@ def report(
     return DONE if all(run.complete for run in everything) else PARTIAL
 
 
-def _write_table(runs: list[Run], table: Path, path: Path) -> None:
+def _write_table(runs: list[Run], table: Path, paths: Sequence[Path]) -> None:
     if len(runs) != 1:
-        raise ValueError(f"--table takes one run; {path} holds {len(runs)}")
+        raise ValueError(f"--table takes one run; {', '.join(map(str, paths))} holds {len(runs)}")
     runs[0].protocol.write_table(runs[0], table)
     say(f"table: {table}")
 
@@ -188,13 +205,15 @@ def compare(
 
 def demo(*, out: Annotated[Path, Parameter(help="Folder for records and report.")] = Path("demo")) -> int:
     """Run the main job on bundled data: real methods and broken ones side by side."""
+    from sfumato.protocols.overview import report_pages
     from sfumato.protocols.table import PROTOCOLS
     from sfumato.report.html import write_report
 
     protocol = PROTOCOLS["bsct"]
     options = options_of(protocol.settings, RunOptions)
     result = _run(protocol, options(model=list(DEMO_MODELS), out=out, workers=2))  # type: ignore[arg-type]
+    _say_verdicts([result])
     say(protocol.tables(result))
-    written = write_report([protocol.page([result])], out / "report.html")
+    written = write_report(report_pages([result]), out / "report.html")
     say(f"\nOpen this file in a browser: {written.resolve()}")
     return DONE if result.complete else PARTIAL

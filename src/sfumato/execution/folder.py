@@ -108,15 +108,28 @@ class RunFolder:
         return self.path / "records" / f"{_safe(subject)}.jsonl"
 
     def siblings(self, job: str) -> list[Path]:
-        """Return the record files of a job in the run folders beside this one."""
+        """Return the record files of a job in the run folders beside, above and below this one."""
         own = self.path.resolve()
-        beside = sorted(own.parent.glob(f"*/records/*.{job}.jsonl"))
+        near = ((own.parent, "*/records"), (own.parent, "records"), (own, "*/records"))
+        beside = [path for base, records in near for path in sorted(base.glob(f"{records}/*.{job}.jsonl"))]
         folders = {path: path.parent.parent for path in beside}
         return [path for path, run in folders.items() if run != own and (run / MANIFEST).is_file()]
 
     def open(self, header: Header, fresh: bool = False) -> RecordFile:
         """Open the record file of a model and job for appending; `fresh` sets an earlier one aside."""
         return RecordFile(self.record_path(header.subject, header.job), header, fresh=fresh)
+
+
+def place(path: Path, protocol: str) -> RunFolder:
+    """Return where a run of a protocol goes: to a path, or below it where that holds another protocol's run.
+
+    Raises:
+        RunFolderError: the manifest at the path is damaged or of a newer version.
+    """
+    folder = RunFolder(path)
+    if not (path / MANIFEST).exists() or folder.manifest()["protocol"] == protocol:
+        return folder
+    return RunFolder(path / _safe(protocol))
 
 
 def _safe(name: str) -> str:

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from sfumato.potentials.specs import CONTROLS, RENAMED
+from sfumato.protocols.verdict import Answer, Said, Verdict
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -102,6 +105,14 @@ class Protocol(ABC):
     def page(self, runs: Sequence[Run]) -> Page:
         """Return the page about some runs of this protocol."""
 
+    def answers(self, run: Run, name: str) -> Sequence[Answer]:
+        """Return what a run answers to `verdict.QUESTIONS` about a model; by default nothing.
+
+        The id of the page's section about the k-th run, from 0, is the protocol's name and k: there the
+        evidence leads.
+        """
+        return ()
+
     def facts(self, model: Model) -> dict[str, Any]:
         """Return what the run folder should keep of a model besides its settings; by default nothing."""
         return {}
@@ -162,23 +173,61 @@ class Run:
         """Whether every item of every model came out well."""
         return all(n == total for n, total in (model.coverage for model in self.models.values()))
 
+    def identity_of(self, name: str) -> str:
+        """Return the hash of the potential of this name."""
+        return str(self.manifest["models"].get(name, {}).get("identity", ""))
+
+    def is_control(self, name: str) -> bool:
+        """Return whether a model is one of those that are broken on purpose."""
+        spec = self.manifest["models"].get(name, {}).get("spec")
+        return RENAMED.get(spec, spec) in CONTROLS
+
+    def said(self, name: str, section: str = "") -> list[Said]:
+        """Return what this run answers about a model.
+
+        Args:
+            name: of the model.
+            section: the id of the section of a page that shows this run, if there is one.
+        """
+        source = f"{self.protocol.name} on {self.data.name}"
+        return [Said(source, answer, section) for answer in self.protocol.answers(self, name)]
+
+    def verdict(self, name: str, others: Iterable[Run] = ()) -> Verdict:
+        """Return the verdict on a model.
+
+        Args:
+            name: of the model.
+            others: runs whose answers count too, where they have a model of this name and hash.
+        """
+        same = [
+            run for run in others if name in run.models and run.identity_of(name) == self.identity_of(name)
+        ]
+        said = [said for run in (self, *same) for said in run.said(name)]
+        return Verdict(tuple(said), self.is_control(name))
+
     def common_settings(self) -> dict[str, Any]:
         """Return the settings that all models of the run share."""
         shown = [self.protocol.settings_json(settings) for settings in self.settings.values()]
         first = shown[0] if shown else {}
         return {key: value for key, value in first.items() if all(s.get(key) == value for s in shown)}
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the result file."""
-        p = self.protocol
+    def as_json(self, others: Sequence[Run] = ()) -> dict[str, Any]:
+        """Return the result file.
+
+        Args:
+            others: runs that the verdicts rest on besides this one.
+        """
         return {
-            "models": {
-                name: p.model_json(self, name) | {"settings": p.settings_json(self.settings[name])}
-                for name in self.models
-            },
-            "settings": self.common_settings() | {"protocol": p.name, "version": p.version},
+            "models": {name: self._model_json(name, others) for name in self.models},
+            "settings": self.common_settings()
+            | {"protocol": self.protocol.name, "version": self.protocol.version},
             "provenance": self.manifest["provenance"] | {"data": self.manifest["data"]},
         }
+
+    def _model_json(self, name: str, others: Sequence[Run]) -> dict[str, Any]:
+        p, verdict = self.protocol, self.verdict(name, others)
+        judged = {"verdict": verdict.as_json()} if verdict.said else {}
+        return p.model_json(self, name) | judged | {"settings": p.settings_json(self.settings[name])}
 
     def __repr__(self) -> str:
         covered = ", ".join(f"{name} {n}/{total}" for name, (n, total) in self._coverage().items())

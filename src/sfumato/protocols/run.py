@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from sfumato.config import read_settings
-from sfumato.execution.folder import RunFolder, RunFolderError, provenance
+from sfumato.execution.folder import RunFolder, RunFolderError, find_runs, place, provenance
 from sfumato.execution.runner import Item, SameFailureError
 from sfumato.jobs.job import Job, Task
 from sfumato.jobs.models import Model, resolved
@@ -46,7 +46,8 @@ def run(
             evaluated in this process, a spec also in worker processes.
         data: a named data set, a path, or what the protocol reads of one; None: the protocol's default.
         settings: of the protocol, for these models; a mapping of those that differ from the defaults.
-        out: the run folder; default "runs/<protocol>-<data set>".
+        out: the run folder; default "runs/<protocol>-<data set>". Where it holds a run of another protocol,
+            this one goes into a folder of the protocol's name in it.
         way: workers, limits, what to repeat, progress.
         device: for all models given by a spec; several with commas between, or "cuda" for every GPU.
         dtype: likewise, "float32" or "float64".
@@ -61,7 +62,7 @@ def run(
     p = find_protocol(protocol)
     chosen = resolved(models, device, dtype)
     data, spec, asked = _data(p, data, settings)
-    folder = RunFolder(Path(out) if out else default_folder(p, data))
+    folder = place(Path(out) if out else default_folder(p, data), p.name)
     tasks = list(p.plan(data, asked))
     manifest = _manifest(p, data, spec, asked, chosen)
     folder.begin(manifest, p.reads)
@@ -113,6 +114,25 @@ def load_run(folder: str | Path, protocol: Protocol | None = None) -> Run:
     return Run(p, data, results, {name: entries[name] for name in results}, manifest, run_folder.path)
 
 
+def load_others(path: str | Path, run: Run) -> tuple[list[Run], list[str]]:
+    """Return the other runs at or below a path that have a model of this run, and why some cannot be read.
+
+    Args:
+        path: of a run folder, or of a folder that holds several.
+        run: whose models are looked for.
+    """
+    others, reasons = [], []
+    for folder in find_runs(Path(path)):
+        if folder.path.resolve() == run.folder.resolve():
+            continue
+        try:
+            if run.models.keys() & folder.manifest()["models"].keys():
+                others.append(load_run(folder.path))
+        except (ValueError, OSError) as error:
+            reasons.append(str(error))
+    return others, reasons
+
+
 def default_folder(protocol: Protocol, data: Any) -> Path:
     """Return where a run goes when nothing is said: runs/<protocol>-<data set>."""
     return Path("runs") / re.sub(r"[^\w.+-]+", "_", f"{protocol.name}-{data.name}")
@@ -159,7 +179,7 @@ def plan(
     p = find_protocol(protocol)
     chosen = resolved(models, device, dtype)
     data, _, asked = _data(p, data, settings)
-    folder = RunFolder(Path(out) if out else default_folder(p, data))
+    folder = place(Path(out) if out else default_folder(p, data), p.name)
     tasks = list(p.plan(data, asked))
     return [_cost(model, tasks, folder, samples) for model in chosen]
 

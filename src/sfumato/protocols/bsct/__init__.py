@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sfumato.execution.records import Record
     from sfumato.jobs.job import Task
     from sfumato.protocols.bsct.analysis import ModelResult
+    from sfumato.protocols.verdict import Answer
     from sfumato.report.html import Page
     from sfumato.systems import ScanSet
 
@@ -58,12 +59,11 @@ class BSCT(Protocol):
         """See Protocol."""
         return super().settings_json(settings) | {"fsd_name": settings.fsd.name}
 
-    def model_json(self, run: Run, name: str) -> dict[str, Any]:
-        """See Protocol; with the verdict."""
-        from sfumato.protocols.bsct.verdict import verdict
+    def answers(self, run: Run, name: str) -> Sequence[Answer]:
+        """See Protocol."""
+        from sfumato.protocols.bsct.verdict import answers
 
-        found = verdict(run.models[name], run.settings[name])
-        return super().model_json(run, name) | {"verdict": found.as_json()}
+        return answers(run.models[name], run.settings[name])
 
     def tables(self, run: Run) -> RenderableType:
         """See Protocol."""

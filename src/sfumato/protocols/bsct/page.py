@@ -17,21 +17,17 @@ from sfumato.protocols.bsct.tables import (
     difference,
     estimate_of,
     failures,
-    in_words,
     key_of,
     ranked,
     scan_names,
-    settings_of,
     shared_metrics,
 )
-from sfumato.protocols.bsct.verdict import verdict
 from sfumato.reference.scans import degrees
 from sfumato.report import molecule
 from sfumato.report.html import (
     NOT_APPLICABLE,
     Page,
     coverage_cell,
-    definitions,
     embedded,
     estimate_cell,
     figure_block,
@@ -222,8 +218,6 @@ def _run_section(run: Run, key: str, title: str, figures: Figures) -> str:
     parts = [
         f'<section id="{key}"><h2>{escape(title)}</h2>',
         f'<div class="lead"><ul>{"".join(f"<li>{_prose(s)}</li>" for s in summary(run))}</ul></div>',
-        "<h3>Verdicts</h3>",
-        _verdicts(run),
         "<h3>Models</h3>",
         _model_table(run, HEADLINE),
         folded("More numbers", _model_table(run, DETAIL)),
@@ -238,18 +232,6 @@ def _run_section(run: Run, key: str, title: str, figures: Figures) -> str:
     parts += ["<h3>What the numbers mean</h3>", metric_definitions(shared_metrics(run).values(), TERMS)]
     parts += ["<h3>Data, settings and provenance</h3>", _provenance(run), "</section>"]
     return "\n".join(parts)
-
-
-def _verdicts(run: Run) -> str:
-    """A line about each model, lowest FSD first, and its answers with thresholds one click away."""
-    parts = []
-    for model in ranked(run):
-        found = verdict(model, settings_of(run, model.name))
-        kind = ' class="bad"' if found.broken or not found.sound else ""
-        rows = [(a.question, f"{a.answer}: {a.reason}. It rests on: {a.threshold}.") for a in found.answers]
-        line = f"<b>{escape(model.name)}</b>: <span{kind}>{escape(in_words(run, model.name, found))}</span>"
-        parts.append(f"<li><details><summary>{line}</summary>{definitions(rows)}</details></li>")
-    return f'<ul class="verdicts">{"".join(parts)}</ul>'
 
 
 def _prose(text: str) -> str:

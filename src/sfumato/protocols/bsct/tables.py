@@ -17,11 +17,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sfumato.metrics.stats import holm
-from sfumato.potentials.specs import CONTROLS, RENAMED
 from sfumato.protocols.bsct import analysis as bsct
 from sfumato.protocols.bsct.kinds import type_word
 from sfumato.protocols.bsct.settings import Settings
-from sfumato.protocols.bsct.verdict import Verdict, verdict
 from sfumato.report.numbers import Metric, number, p_value
 from sfumato.report.tables import (
     Failures,
@@ -251,7 +249,7 @@ def failures(run: Run) -> list[Failures]:
 
 def run_tables(run: Run) -> RenderableType:
     """Return what a terminal shows of a run; numbers by type only where a type has enough scans."""
-    parts = [verdict_table(run), model_table(run)]
+    parts = [model_table(run), extrema_table(run)]
     if not run.complete:
         parts.append(failure_table(run))
     if max(bond_counts(run).values(), default=0) >= FEW:
@@ -288,28 +286,16 @@ def model_table(run: Run) -> RenderableType:
     return Group(Text(facts, style="bold"), *tables)
 
 
-def verdict_table(run: Run) -> RenderableType:
-    """Return a line in words about every model, lowest FSD first."""
-    table = plain_table("Verdict of the scans")
-    table.padding = (0, 1, 0, 0)
+def extrema_table(run: Run) -> RenderableType:
+    """Return in how many scans each model has false barriers and wells, lowest FSD first."""
+    table = plain_table("False extrema of the energy")
     table.add_column("model", overflow="fold")
     for what in ("barrier", "well"):
-        table.add_column(f"false {what}s", justify="right")
-    table.add_column("in words", overflow="fold")
+        table.add_column(f"scans with false {what}s", justify="right")
     for model in ranked(run):
-        found = verdict(model, settings_of(run, model.name))
-        style = "bold red" if found.broken else "" if found.sound else "red"
-        cells = [extrema_words(model, what) for what in ("barrier", "well")]
-        table.add_row(
-            Text(model.name), *cells, Text(in_words(run, model.name, found, full=False), style=style)
-        )
-    table.caption = "Scans with one, and the largest; `sfumato check MODEL` looks where no scan goes."
+        table.add_row(Text(model.name), *(extrema_words(model, what) for what in ("barrier", "well")))
+    table.caption = "And the height of the largest."
     return table
-
-
-def in_words(run: Run, name: str, found: Verdict, full: bool = True) -> str:
-    """Return a verdict in one line, and whether the model was broken on purpose."""
-    return found.in_words(full) + (" (a control, broken on purpose)" if is_control(run, name) else "")
 
 
 def extrema_words(model: bsct.ModelResult, what: str) -> str:
@@ -319,12 +305,6 @@ def extrema_words(model: bsct.ModelResult, what: str) -> str:
     if not heights:
         return "n/a"
     return f"{some}/{len(heights)}" + (f" ≤ {number(max(heights))} eV" if some else "")
-
-
-def is_control(run: Run, name: str) -> bool:
-    """Return whether a model is one of those that are broken on purpose."""
-    spec = run.manifest["models"].get(name, {}).get("spec")
-    return RENAMED.get(spec, spec) in CONTROLS
 
 
 def bond_table(run: Run, metric: str | None = None) -> RenderableType:

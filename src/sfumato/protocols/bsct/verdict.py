@@ -1,14 +1,13 @@
-"""What the scans say of a model in plain words: does it hold together, and what is wrong if not."""
+"""What the scans answer: do energy and force agree, are there false barriers or wells?"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
 
 from sfumato.protocols.bsct.analysis import ModelResult, residual_name
 from sfumato.protocols.bsct.settings import Settings
+from sfumato.protocols.verdict import Answer, Answered, Evidence, lacking
 from sfumato.report.numbers import number
 
 LEAST_ORDER = 1.5
@@ -19,71 +18,19 @@ with the first where the force jumps or is not a gradient, and not at all where 
 THERMAL = 0.025
 """eV, kT at room temperature: a false barrier or well of this height changes what happens in a simulation."""
 
-Answered = Literal["yes", "no", "cannot be told"]
+SHOWN = 3
+"""Scans named as evidence."""
+
+AGREE = (
+    f"order of the work–energy residual ≥ {LEAST_ORDER:g}",
+    "it falls with the third power of the step where energy and force are smooth, at most with the first "
+    "where either jumps or the force is not a gradient",
+)
+
+Scans = Mapping[str, Mapping[str, float]]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One question about a model.
-
-    Args:
-        question: in words.
-        answer: "yes" is good.
-        reason: the worst case, with numbers.
-        threshold: what the answer rests on.
-        fault: what is wrong, in a few words; empty where nothing is.
-    """
-
-    question: str
-    answer: Answered
-    reason: str
-    threshold: str
-    fault: str = ""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """All answers about a model.
-
-    Args:
-        answers: in the order of their weight.
-        coverage: (scans that count, scans of the run).
-    """
-
-    answers: tuple[Answer, ...]
-    coverage: tuple[int, int]
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing is wrong and nothing is missing."""
-        return all(answer.answer == "yes" for answer in self.answers)
-
-    @property
-    def broken(self) -> bool:
-        """Whether energy and forces contradict each other."""
-        return self.answers[0].answer == "no"
-
-    def in_words(self, full: bool = True) -> str:
-        """Return one line: what is wrong, or that nothing was; `full` with numbers and places."""
-        n, total = self.coverage
-        if not n:
-            return "cannot be told: no scan could be evaluated"
-        wrong = [a.reason if full else a.fault for a in self.answers if a.answer == "no"]
-        part = "" if n == total else f" ({n} of {total} scans)"
-        if not wrong:
-            return f"no fault on these scans{part}"
-        return ("broken: " if self.broken else "") + "; ".join(wrong) + part
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it in JSON types."""
-        return {
-            "sound": self.sound,
-            "in_words": self.in_words(),
-            "answers": [asdict(answer) for answer in self.answers],
-        }
-
-
-def verdict(model: ModelResult, settings: Settings) -> Verdict:
+def answers(model: ModelResult, settings: Settings) -> tuple[Answer, ...]:
     """Judge a model by its scans.
 
     Args:
@@ -91,46 +38,49 @@ def verdict(model: ModelResult, settings: Settings) -> Verdict:
         settings: it was measured with.
     """
     scans = {name: scan.values for name, scan in model.scans.items() if scan.status == "ok"}
-    answers = (
-        _agreement(scans, residual_name(settings)),
-        _extrema(scans, "barrier", "Is the energy free of false barriers?"),
-        _extrema(scans, "well", "Is the energy free of false wells and holes?"),
+    part = lacking(model.coverage, "scans")
+    return (
+        *_agreement(scans, residual_name(settings), part),
+        _extrema(scans, "barrier", part),
+        _extrema(scans, "well", part),
     )
-    return Verdict(answers, model.coverage)
 
 
-def _agreement(scans: Mapping[str, Mapping[str, float]], residual: str) -> Answer:
+def _agreement(scans: Scans, residual: str, part: str) -> Iterator[Answer]:
+    """Whether the work explains the energy; where not, scans cannot tell which of the two is wrong."""
     key = residual.replace("residual", "order") + "_full"
-    question = "Is the force the gradient of a continuous energy?"
-    threshold = (
-        f"the work–energy residual falls with the step, order ≥ {LEAST_ORDER:g} (smooth: 3, a jump: 0)"
-    )
-    known = {name: values for name, values in scans.items() if math.isfinite(values[key])}
-    if not known:
-        return Answer(question, "cannot be told", "no scan with a residual that can be measured", threshold)
-    worst = min(known, key=lambda name: known[name][key])
-    order = known[worst][key]
-    bad = sum(values[key] < LEAST_ORDER for values in known.values())
-    if not bad:
-        return Answer(question, "yes", f"lowest order {number(order)}, in {worst}", threshold)
-    fault = "energy and force disagree"
-    reason = f"{fault} in {bad} of {len(scans)} scans (order {number(order, 1)} in {worst}, smooth is 3)"
-    return Answer(question, "no", reason, threshold, fault)
+    orders = {name: values[key] for name, values in scans.items() if math.isfinite(values[key])}
+    lowest = sorted(orders, key=lambda name: orders[name])[:SHOWN]
+    what = "lowest order of the work–energy residual"
+    evidence = tuple(Evidence(what, orders[name], "", name, "-scan") for name in lowest)
+    bad = sum(order < LEAST_ORDER for order in orders.values())
+    fault = f"energy and force disagree in {bad} of {len(scans)} scans" if bad else ""
+    if not orders:
+        evidence = (Evidence("no scan has a residual that can be measured"),)
+    answer: Answered = "unknown" if not orders else "no" if bad else "yes"
+    yield Answer("consistent", answer, *AGREE, evidence, fault, part)
+    for question in ("continuous", "gradient"):
+        yield Answer(question, "yes" if answer == "yes" else "unknown", *AGREE, evidence, lacking=part)
 
 
-def _extrema(scans: Mapping[str, Mapping[str, float]], what: str, question: str) -> Answer:
+def _extrema(scans: Scans, what: str, part: str) -> Answer:
     key = f"false_{what}"
-    threshold = f"heights below {1e3 * THERMAL:g} meV, kT at room temperature"
+    rule = (f"{1e3 * THERMAL:g} meV", "less than kT at room temperature changes nothing in a simulation")
     if not scans:
-        return Answer(question, "cannot be told", "no scan could be evaluated", threshold)
-    worst = max(scans, key=lambda name: scans[name][key])
-    height, place = scans[worst][key], scans[worst][f"{key}_position"]
-    if height < THERMAL:
-        largest = f"largest {number(1e3 * height)} meV, in {worst}" if height else "none"
-        return Answer(question, "yes", largest, threshold)
+        return Answer(f"{what}s", "unknown", *rule, (Evidence("no scan could be evaluated"),), lacking=part)
+    names = sorted(scans, key=lambda name: -scans[name][key])[:SHOWN]
+    high = [name for name in names if scans[name][key] >= THERMAL] or names[:1]
+    evidence = tuple(_height(name, what, scans[name]) for name in high)
+    worst = scans[names[0]][key]
+    if worst < THERMAL:
+        return Answer(f"{what}s", "yes", *rule, evidence, lacking=part)
     bad = sum(values[key] >= THERMAL for values in scans.values())
-    reason = (
-        f"false {what}s in {bad} of {len(scans)} scans (largest {number(height)} eV in {worst} at "
-        f"{number(place)} Å)"
-    )
-    return Answer(question, "no", reason, threshold, f"false {what}s")
+    fault = f"false {what}s up to {number(worst)} eV in {bad} of {len(scans)} scans"
+    return Answer(f"{what}s", "no", *rule, evidence, fault, part)
+
+
+def _height(name: str, what: str, values: Mapping[str, float]) -> Evidence:
+    height, place = values[f"false_{what}"], values[f"false_{what}_position"]
+    if not height:
+        return Evidence(f"no false {what} in any scan")
+    return Evidence(f"largest false {what}", height, "eV", f"{name} at {number(place)} Å", "-scan")
