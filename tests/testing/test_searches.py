@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from sfumato.metrics.jumps import EnergyHunt, ForceHunt, Sample, unexplained
 from sfumato.models.pair import PAIRS, LennardJones, Morse, PairPotential
+from sfumato.reference.paths import Line, Turn
 from sfumato.systems import System
 from sfumato.testing import Settings, check, invariance, offpath, smoothness, structures
 from sfumato.testing.bench import Bench
 from sfumato.testing.jumps import Trip, searched
-from sfumato.testing.numerics import EnergyHunt, ForceHunt, Sample, unexplained
-from sfumato.testing.paths import Flight, Line, Turn, flight, push, span
+from sfumato.testing.paths import Flight, flight, push, span
 from sfumato.testing.result import NotApplicableError
 from tests import broken_potentials as broken
 from tests.broken_potentials import Changed, add_energy

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sfumato.metrics.noise import MARGIN, ridders
 from sfumato.systems import Floats, System
 from sfumato.testing import structures
-from sfumato.testing.bench import LINES, MARGIN, RELATIVE, VARIES, Bench, along
-from sfumato.testing.numerics import ridders
+from sfumato.testing.bench import LINES, RELATIVE, VARIES, Bench, along
 from sfumato.testing.result import Measured, NotApplicableError
 
 DIRECTIONS = {"molecule": 3, "cluster": 1, "crystal": 2, "slab": 1}

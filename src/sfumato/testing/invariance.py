@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sfumato.metrics.noise import MARGIN
 from sfumato.systems import System
 from sfumato.testing import structures
-from sfumato.testing.bench import MARGIN, SYMMETRY, Bench, Point
+from sfumato.testing.bench import SYMMETRY, Bench, Point
 from sfumato.testing.result import Measured, NotApplicableError
 
 FAR = (1000.0, 40.0)

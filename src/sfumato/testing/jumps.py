@@ -1,9 +1,4 @@
-"""Jumps of energy, force and slope of the force: how they are measured at a place, and searched on a path.
-
-A path is evaluated on a grid. Where energy changes by what the force does not show, or a force by what its
-surroundings do not predict, the interval is halved: a smooth function soon agrees, a jump never does. A
-stencil is put across what is left. A jump is what stays while the stencil shrinks; what is steep goes away.
-"""
+"""Jumps of energy, force and slope of the force on the bench: at a place, and searched for on paths."""
 
 from __future__ import annotations
 
@@ -12,40 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sfumato.metrics import jumps
+from sfumato.metrics.jumps import LIMITS, Curve, Jump, Sample, narrow, unexplained
+from sfumato.metrics.noise import MARGIN
+from sfumato.reference.paths import Path, image_distances, moving_distances, pair_name
 from sfumato.systems import Floats, System
-from sfumato.testing.bench import MARGIN, Bench
-from sfumato.testing.numerics import (
-    JUMP_NOISE,
-    SLOPE_NOISE,
-    STENCIL,
-    EnergyHunt,
-    ForceHunt,
-    Sample,
-    fifth,
-    jumps,
-    suspects,
-    unexplained,
-)
-from sfumato.testing.paths import Path, image_distances, moving_distances, pair_name
+from sfumato.testing.bench import Bench
 from sfumato.testing.result import Measured, NotApplicableError
-
-LIMITS = (1e-10, 1e-8, 1e-5)
-"""Jumps of the energy in eV, of a force in eV/Å, of its slope along the path in eV/Å²."""
 
 WHAT = ("energy", "force", "slope of the force")
 UNITS = ("eV", "eV/Å", "eV/Å²")
-
-HALVINGS = 6
-"""Times the stencil is halved before what is left counts as a jump."""
-
-SETTLED = 0.05
-"""A jump that changes by less than this while the stencil is quartered need not be looked at more closely."""
-
-STAYS = 0.3
-"""A jump stays when the stencil is quartered; a kink leaves 0.25 of itself, a smooth function less."""
-
-CURVATURE = 1e3
-"""eV/Å⁴, third derivative of a stiff bond's force: sets the width at which noise and curvature balance."""
 
 BESIDE = 0.02
 """Å from a jump, where the noise is measured that it must exceed."""
@@ -57,30 +28,11 @@ EXPLAINED = 1e-3
 """Å; a jump with a pair at a known cutoff, to within this, is that cutoff's."""
 
 
-@dataclass(frozen=True)
-class Jump:
-    """What is left of the discontinuity at one place.
-
-    Args:
-        sizes: of energy, force and slope of the force.
-        tolerances: of the same.
-        stays: which of them neither vanish with the stencil nor are within the tolerance.
-    """
-
-    sizes: tuple[float, float, float]
-    tolerances: tuple[float, float, float]
-    stays: tuple[bool, bool, bool]
-
-    def measured(self, where: str) -> Iterator[Measured]:
-        """Yield the three sizes; what fades with the stencil is not a jump, its limit is zero."""
-        for k, (size, tolerance) in enumerate(zip(self.sizes, self.tolerances, strict=True)):
-            fades = size > tolerance and not self.stays[k]
-            yield Measured(0.0 if fades else size, tolerance, UNITS[k], f"{where}: jump of the {WHAT[k]}")
-
-
-def narrow(force_noise: float) -> float:
-    """Return the width in Å at which noise and curvature contribute alike to a jump of the force."""
-    return float(np.clip((force_noise / CURVATURE) ** (1 / 3), 1e-5, 1e-2))
+def measured(jump: Jump, where: str) -> Iterator[Measured]:
+    """Yield the three sizes of a jump; what fades with the stencil is not a jump, its limit is zero."""
+    for k, (size, tolerance) in enumerate(zip(jump.sizes, jump.tolerances, strict=True)):
+        fades = size > tolerance and not jump.stays[k]
+        yield Measured(0.0 if fades else size, tolerance, UNITS[k], f"{where}: jump of the {WHAT[k]}")
 
 
 def jump_at(bench: Bench, path: Path, s: float, reference: System) -> Jump:
@@ -92,39 +44,13 @@ def jump_at(bench: Bench, path: Path, s: float, reference: System) -> Jump:
         s: the place.
         reference: structure whose noise counts; before a jump is found, also the noise just beside it.
     """
-    rough = bench.floor(reference).roughness
-    jump = _jump(bench, path, s, rough)
+    curve, rough = _curve(bench, path), bench.floor(reference).roughness
+    jump = jumps.jump_at(curve, s, rough)
     if any(jump.stays):
         here = bench.floor(path.at(s - BESIDE), BESIDE).roughness
         if here[0] > rough[0] or here[1] > rough[1]:
-            jump = _jump(bench, path, s, (max(here[0], rough[0]), max(here[1], rough[1])))
+            jump = jumps.jump_at(curve, s, (max(here[0], rough[0]), max(here[1], rough[1])))
     return jump
-
-
-def _jump(bench: Bench, path: Path, s: float, rough: tuple[float, float]) -> Jump:
-    """Return the jump judged by a roughness of energy (eV) and force (eV/Å)."""
-    width = 4 * narrow(rough[1])
-    history: list[tuple[float, float, float]] = []
-    for _ in range(HALVINGS + 1):
-        points = bench.points([path.at(s + width * offset) for offset in STENCIL])
-        energy, _ = jumps(np.array([p.energy for p in points]), width)
-        force, slope = jumps(np.array([p.forces for p in points]), width)
-        history.append((energy, force, slope))
-        noise = (JUMP_NOISE * rough[0], JUMP_NOISE * rough[1], SLOPE_NOISE * rough[1] / width)
-        tolerances = tuple(low + MARGIN * sigma for low, sigma in zip(LIMITS, noise, strict=True))
-        over = [not size <= limit for size, limit in zip(history[-1], tolerances, strict=True)]
-        if not any(over) or _settled(history, over):
-            break
-        width /= 2
-    before = history[-3] if len(history) > 2 else (0.0,) * 3
-    stays = tuple(o and not size <= STAYS * old for o, size, old in zip(over, history[-1], before))
-    return Jump(history[-1], tolerances, stays)  # type: ignore[arg-type]
-
-
-def _settled(history: Sequence[tuple[float, float, float]], over: Sequence[bool]) -> bool:
-    """Return whether a jump that matters was the same for three widths of the stencil."""
-    last = np.array(history[-3:])[:, list(over)]
-    return len(last) == 3 and bool((np.ptp(last, axis=0) <= SETTLED * last.max(axis=0)).any())
 
 
 def search(
@@ -142,43 +68,39 @@ def search(
         NotApplicableError: energy and forces do not respond to the path.
     """
     rough = bench.floor(reference).roughness
-    width = narrow(rough[1])
-    grid = _samples(bench, path, places)
-    forces = np.array([sample.forces for sample in grid])
-    _require_response(grid, forces, rough)
-    limits = tuple(low + 2 * MARGIN * sigma for low, sigma in zip(LIMITS[:2], rough, strict=True))
-    work = np.abs([unexplained(grid, k) for k in range(len(grid) - 1)])
-    drift = (limits[0], MARGIN * rough[1] * float(np.linalg.norm(path.tangent(float(places[0])))))
-    hunts: list[EnergyHunt | ForceHunt] = [
-        EnergyHunt(grid, k, drift)
-        for k in suspects(work, limits[0], SUSPECTS["energy"] - bench.few)
-        if work[k] > limits[0]
-    ]
-    change = fifth(forces)
-    hunts += [
-        ForceHunt(grid, k + 2, limits[1])
-        for k in suspects(change, limits[1], SUSPECTS["force"] - bench.few)
-        if change[k] > limits[1]
-    ]
-    while active := [hunt for hunt in hunts if not hunt.smooth and hunt.width > width / 16]:
-        for hunt, sample in zip(active, _samples(bench, path, [h.middle for h in active]), strict=True):
-            hunt.take(sample)
+    width, curve = narrow(rough[1]), _curve(bench, path)
+    grid = curve(places.tolist())
+    _require_response(grid, np.array([sample.forces for sample in grid]), rough)
+    drift = MARGIN * rough[1] * float(np.linalg.norm(path.tangent(float(places[0]))))
+    most = (SUSPECTS["energy"] - bench.few, SUSPECTS["force"] - bench.few)
+    work = [abs(unexplained(grid, k)) for k in range(len(grid) - 1)]
     yield float(places[int(np.argmax(work))]), Measured(0.0, LIMITS[0], UNITS[0], f"{len(places)} points")
     seen: list[float] = []
-    for hunt in hunts:
+    for hunt in jumps.hunts(curve, grid, rough, drift, most):
         if hunt.smooth:
-            yield hunt.middle, hunt.measured
+            yield hunt.middle, _explained(hunt)
         elif all(abs(hunt.middle - place) > width for place in seen):
             seen.append(hunt.middle)
             yield hunt.middle, jump_at(bench, path, hunt.middle, reference)
 
 
-def _samples(bench: Bench, path: Path, places: Sequence[float] | Floats) -> list[Sample]:
-    points = bench.points([path.at(float(s)) for s in places])
-    return [
-        Sample(float(s), p.energy, float((p.forces * path.tangent(float(s))).sum()), p.forces.ravel())
-        for s, p in zip(places, points, strict=True)
-    ]
+def _explained(hunt: jumps.EnergyHunt | jumps.ForceHunt) -> Measured:
+    """Return how well a smooth interval agrees with the work, or with what surrounds it."""
+    energy = isinstance(hunt, jumps.EnergyHunt)
+    against = "energy against work" if energy else "force against its surroundings"
+    where = f"smooth around {hunt.middle:.4g} Å, {against}"
+    return Measured(hunt.left_over, hunt.limit, UNITS[0 if energy else 1], where)
+
+
+def _curve(bench: Bench, path: Path) -> Curve:
+    def curve(places: Sequence[float]) -> list[Sample]:
+        points = bench.points([path.at(float(s)) for s in places])
+        return [
+            Sample(float(s), p.energy, float((p.forces * path.tangent(float(s))).sum()), p.forces.ravel())
+            for s, p in zip(places, points, strict=True)
+        ]
+
+    return curve
 
 
 def _require_response(grid: Sequence[Sample], forces: Floats, rough: tuple[float, float]) -> None:
@@ -230,7 +152,7 @@ def searched(bench: Bench, trips: Sequence[Trip]) -> Iterator[Measured]:
             elif any(jump.stays) and is_explained(bench, trip.path, s):
                 explained += 1
             else:
-                yield from jump.measured(f"{trip.name} {_place(trip.path, s)}")
+                yield from measured(jump, f"{trip.name} {_place(trip.path, s)}")
     if explained:
         yield Measured(0, LIMITS[0], UNITS[0], f"{explained} jumps, each at a cutoff found before")
     if len(left_out) == len(trips):

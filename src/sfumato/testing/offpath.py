@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 from ase.data import chemical_symbols
 
+from sfumato.metrics.jumps import LIMITS, STENCIL
+from sfumato.reference.paths import Line, Path, Turn
 from sfumato.systems import System
 from sfumato.testing import structures
 from sfumato.testing.bench import Bench
-from sfumato.testing.jumps import LIMITS, UNITS, Jump, Trip, jump_at, searched
-from sfumato.testing.numerics import STENCIL
-from sfumato.testing.paths import Line, Path, Turn, flight, push, span
+from sfumato.testing.jumps import UNITS, Trip, jump_at, measured, searched
+from sfumato.testing.paths import flight, push, span
 from sfumato.testing.result import Measured, NotApplicableError
 
 ANGLES = (math.radians(55), math.radians(176))
@@ -174,5 +175,4 @@ def _lined_up(bench: Bench, base: System, name: str) -> Iterator[Measured]:
     limit = np.tensordot(MIDDLE, np.array([p.forces for p in beside]), 1)
     size = float(np.abs(exact.forces - limit).max())
     yield Measured(size, forces + 1e-6 * stiff, "eV/Å", f"{name}, force")
-    jump: Jump = jump_at(bench, path, 0.0, bench.reference)
-    yield from jump.measured(name)
+    yield from measured(jump_at(bench, path, 0.0, bench.reference), name)

@@ -7,9 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from sfumato.metrics.noise import MARGIN
 from sfumato.systems import Batch, System
 from sfumato.testing import structures
-from sfumato.testing.bench import DOUBLE_NOISE, MARGIN, SYMMETRY, Bench
+from sfumato.testing.bench import DOUBLE_NOISE, SYMMETRY, Bench
 from sfumato.testing.result import Measured, NotApplicableError
 
 NOISE_LIMITS = (1e-4, 1e-3)

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sfumato.metrics.jumps import Jump
 from sfumato.models.pair import bond_length
+from sfumato.reference.paths import Line, moving_distances
 from sfumato.systems import Floats, Ints, System
 from sfumato.testing import structures
 from sfumato.testing.bench import Bench
-from sfumato.testing.jumps import Jump, Trip, jump_at, search, searched
-from sfumato.testing.paths import ROOM, Line, moving_distances, sliding
+from sfumato.testing.jumps import Trip, jump_at, measured, search, searched
+from sfumato.testing.paths import ROOM, sliding
 from sfumato.testing.result import Measured, NotApplicableError
 
 CLOSE = 0.3
@@ -114,7 +116,7 @@ def neighbor_swap(bench: Bench) -> Iterator[Measured]:
             if any(jump.stays):
                 swap, jump = _culprit(bench, base, group, jump)
                 where = _describe(base, swap)
-            yield from jump.measured(where)
+            yield from measured(jump, where)
             if any(jump.stays):
                 return
 
@@ -164,7 +166,7 @@ def cutoff(bench: Bench) -> Iterator[Measured]:
             if any(jump.stays):
                 bench.cutoffs += pairs.tolist()
             distances = " and ".join(f"{r:.6g}" for r in pairs)
-            yield from jump.measured(f"{name} at {distances} Å")
+            yield from measured(jump, f"{name} at {distances} Å")
     if not searched_any:
         raise NotApplicableError("; ".join(left_out))
 

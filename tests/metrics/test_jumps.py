@@ -1,4 +1,4 @@
-"""The tools of the contract: what they find in functions whose noise, slope and jumps are known."""
+"""Noise, derivatives and jumps: what they find in functions whose noise, slope and jumps are known."""
 
 from itertools import pairwise
 
@@ -7,17 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sfumato.testing.numerics import (
-    STENCIL,
-    ForceHunt,
-    Sample,
-    continued,
-    fifth,
-    jumps,
-    noise_level,
-    ridders,
-    suspects,
-)
+from sfumato.metrics.jumps import STENCIL, ForceHunt, Sample, continued, fifth, jumps, suspects
+from sfumato.metrics.noise import noise_level, ridders
 
 GRID = np.arange(-4, 5)
 

@@ -1,18 +1,24 @@
-"""The numerical tools of the contract: noise of a function, its derivative, its jumps. Pure functions."""
+"""Jumps of energy, force and slope of the force along a path: measured at a place, and searched for.
+
+A path is evaluated on a grid. Where energy changes by what the force does not show, or a force by what its
+surroundings do not predict, the interval is halved: a smooth function soon agrees, a jump never does. A
+stencil is put across what is left. A jump is what stays while the stencil shrinks; what is steep goes away.
+
+Pure functions: what is searched is a function that turns places into samples.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from sfumato.metrics.noise import MARGIN
 from sfumato.systems import Floats
-from sfumato.testing.result import Measured
 
-SETTLED = 4.0
-"""Three noise estimates in a row agree when they are within this factor (Moré & Wild 2011)."""
+LIMITS = (1e-10, 1e-8, 1e-5)
+"""Jumps of the energy in eV, of a force in eV/Å, of its slope along the path in eV/Å²."""
 
 STENCIL = np.array([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5])
 """Places of `jumps`, in units of its width."""
@@ -26,74 +32,17 @@ SLOPE_NOISE = 5.3
 FADES = 0.25
 """By which a misfit falls at each halving of a smooth function, at least; that of a kink halves."""
 
+HALVINGS = 6
+"""Times the stencil is halved before what is left counts as a jump."""
 
-def noise_level(values: Floats) -> float:
-    """Return the standard deviation of the noise in a smooth function, from values at equal small steps.
+SETTLED = 0.05
+"""A jump that changes by less than this while the stencil is quartered need not be looked at more closely."""
 
-    The k-th differences of a smooth function die away with k; those of noise do not. With γ_k = (k!)²/(2k)!,
-    σ_k = √(γ_k ⟨(Δ^k f)²⟩) estimates the noise once three of them in a row agree; if none do, the smallest
-    bounds it from above. Numbers that all fit single precision are at least as noisy as its rounding, even
-    where a few of them happen to be rounded alike.
+STAYS = 0.3
+"""A jump stays when the stencil is quartered; a kink leaves 0.25 of itself, a smooth function less."""
 
-    Args:
-        values: (M, …) at M ≥ 5 equidistant points; further axes are components with noise of one size.
-
-    Source: Moré & Wild 2011, "Estimating computational noise", Eq. 2.2 and section 3.
-    """
-    estimates, differences = [], values
-    for k in range(1, len(values)):
-        differences = np.diff(differences, axis=0)
-        weight = math.factorial(k) ** 2 / math.factorial(2 * k)
-        estimates.append(math.sqrt(weight * float(np.mean(differences**2))))
-    rounding = 0.0
-    if np.ptp(values) > 0 and (values.astype(np.float32) == values).all():
-        rounding = float(np.spacing(np.abs(values).max().astype(np.float32))) / math.sqrt(12)
-    for k in range(len(estimates) - 2):
-        three = estimates[k : k + 3]
-        if max(three) <= SETTLED * min(three):
-            return float(max(three[0], rounding))
-    return float(max(min(estimates), rounding))
-
-
-@dataclass(frozen=True)
-class Derivative:
-    """A derivative by extrapolated central differences.
-
-    Args:
-        value: unit of the function over unit of the step.
-        error: its own estimate of what extrapolation leaves, without noise.
-        step: the smallest step that went into it; noise enters as σ / (√2 step).
-    """
-
-    value: float
-    error: float
-    step: float
-
-
-def ridders(steps: Floats, above: Floats, below: Floats) -> Derivative:
-    """Return df/dx at 0 from f at ±h for a series of steps, each half of the one before.
-
-    Central differences have errors in h², h⁴, …, which a triangular table removes one by one; the entry is
-    taken that its neighbors contradict least, so neither the answer nor the error knows what is expected.
-
-    Args:
-        steps: (K,) h.
-        above: (K,) f(h).
-        below: (K,) f(−h).
-
-    Source: Ridders 1982, "Accurate computation of F'(x) and F'(x)F''(x)".
-    """
-    table = [(above - below) / (2 * steps)]
-    best = Derivative(float(table[0][0]), math.inf, float(steps[0]))
-    for order in range(1, len(steps)):
-        last = table[-1]
-        finer = last[1:] + (last[1:] - last[:-1]) / (4.0**order - 1)
-        table.append(finer)
-        errors = np.maximum(np.abs(finer - last[1:]), np.abs(finer - last[:-1]))
-        k = int(np.argmin(errors))
-        if errors[k] < best.error:
-            best = Derivative(float(finer[k]), float(errors[k]), float(steps[k + order]))
-    return best
+CURVATURE = 1e3
+"""eV/Å⁴, third derivative of a stiff bond's force: sets the width at which noise and curvature balance."""
 
 
 def jumps(values: Floats, width: float) -> tuple[float, float]:
@@ -186,6 +135,9 @@ class Sample:
     forces: Floats
 
 
+Curve = Callable[[Sequence[float]], list[Sample]]
+"""What a potential says along a path: samples at some places."""
+
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(4)
 
 
@@ -243,12 +195,6 @@ class EnergyHunt:
         """eV that noise may leave unexplained."""
         return self.noise[0] + self.width * self.noise[1]
 
-    @property
-    def measured(self) -> Measured:
-        """How well a smooth interval is explained."""
-        where = f"smooth around {self.middle:.4g} Å, energy against work"
-        return Measured(self.left_over, self.limit, "eV", where)
-
 
 class ForceHunt:
     """An interval that is halved until it is smooth: it goes where the force, or its slope, jumps.
@@ -290,10 +236,14 @@ class ForceHunt:
             self.right.insert(0, sample)
 
     @property
-    def measured(self) -> Measured:
-        """How well a smooth interval is predicted by what surrounds it."""
-        where = f"smooth around {self.middle:.4g} Å, force against its surroundings"
-        return Measured(self.misfits[-1], self.noise, "eV/Å", where)
+    def left_over(self) -> float:
+        """eV/Å by which the last sample missed what surrounds it; infinite before there is one."""
+        return self.misfits[-1] if self.misfits else np.inf
+
+    @property
+    def limit(self) -> float:
+        """eV/Å that noise may leave."""
+        return self.noise
 
     def _fits_left(self, sample: Sample) -> bool:
         return _misfit(self.left[-4:], sample) < _misfit(self.right[:4], sample)
@@ -303,3 +253,104 @@ def _misfit(around: Sequence[Sample], sample: Sample) -> float:
     """Return by how much the largest force component differs from what samples around predict."""
     predicted = continued([(each.place, each.forces) for each in around], sample.place)
     return float(np.abs(sample.forces - predicted).max())
+
+
+@dataclass(frozen=True)
+class Jump:
+    """What is left of the discontinuity at one place.
+
+    Args:
+        sizes: of energy (eV), force (eV/Å) and slope of the force (eV/Å²).
+        tolerances: of the same.
+        stays: which of them neither vanish with the stencil nor are within the tolerance.
+    """
+
+    sizes: tuple[float, float, float]
+    tolerances: tuple[float, float, float]
+    stays: tuple[bool, bool, bool]
+
+
+def narrow(force_noise: float) -> float:
+    """Return the width in Å at which noise and curvature contribute alike to a jump of the force."""
+    return float(np.clip((force_noise / CURVATURE) ** (1 / 3), 1e-5, 1e-2))
+
+
+def sizes_at(curve: Curve, s: float, width: float) -> tuple[float, float, float]:
+    """Return what a stencil sees at a place: jumps of energy, force and slope of the force."""
+    samples = curve([s + width * offset for offset in STENCIL])
+    energy, _ = jumps(np.array([sample.energy for sample in samples]), width)
+    force, slope = jumps(np.array([sample.forces for sample in samples]), width)
+    return energy, force, slope
+
+
+def tolerances_of(rough: tuple[float, float], width: float) -> tuple[float, float, float]:
+    """Return up to which size a stencil cannot tell jumps of energy, force and slope from noise.
+
+    Args:
+        rough: eV and eV/Å, how rough energy and force are without any jump.
+        width: of the stencil in Å.
+    """
+    noise = (JUMP_NOISE * rough[0], JUMP_NOISE * rough[1], SLOPE_NOISE * rough[1] / width)
+    energy, force, slope = (low + MARGIN * sigma for low, sigma in zip(LIMITS, noise, strict=True))
+    return energy, force, slope
+
+
+def jump_at(curve: Curve, s: float, rough: tuple[float, float]) -> Jump:
+    """Measure the jump at one place with ever narrower stencils.
+
+    Args:
+        curve: what is measured.
+        s: the place.
+        rough: eV and eV/Å, how rough energy and force are without any jump.
+    """
+    width = 4 * narrow(rough[1])
+    history: list[tuple[float, float, float]] = []
+    for _ in range(HALVINGS + 1):
+        history.append(sizes_at(curve, s, width))
+        tolerances = tolerances_of(rough, width)
+        over = [not size <= limit for size, limit in zip(history[-1], tolerances, strict=True)]
+        if not any(over) or _settled(history, over):
+            break
+        width /= 2
+    before = history[-3] if len(history) > 2 else (0.0,) * 3
+    stays = tuple(o and not size <= STAYS * old for o, size, old in zip(over, history[-1], before))
+    return Jump(history[-1], tolerances, stays)  # type: ignore[arg-type]
+
+
+def _settled(history: Sequence[tuple[float, float, float]], over: Sequence[bool]) -> bool:
+    """Return whether a jump that matters was the same for three widths of the stencil."""
+    last = np.array(history[-3:])[:, list(over)]
+    return len(last) == 3 and bool((np.ptp(last, axis=0) <= SETTLED * last.max(axis=0)).any())
+
+
+def hunts(
+    curve: Curve, grid: Sequence[Sample], rough: tuple[float, float], drift: float, most: tuple[int, int]
+) -> list[EnergyHunt | ForceHunt]:
+    """Halve the most suspicious intervals of a path until they are smooth, or too narrow to hold more.
+
+    Args:
+        curve: what is searched.
+        grid: at least eight samples, equidistant or a smooth function of something that is.
+        rough: eV and eV/Å, how rough energy and force are without any jump.
+        drift: eV/Å by which the power may be inexact without a jump.
+        most: intervals that are halved because of the energy, and of the force.
+    """
+    forces = np.array([sample.forces for sample in grid])
+    limits = tuple(low + 2 * MARGIN * sigma for low, sigma in zip(LIMITS[:2], rough, strict=True))
+    work = np.abs([unexplained(grid, k) for k in range(len(grid) - 1)])
+    found: list[EnergyHunt | ForceHunt] = [
+        EnergyHunt(grid, k, (limits[0], drift))
+        for k in suspects(work, limits[0], most[0])
+        if work[k] > limits[0]
+    ]
+    change = fifth(forces)
+    found += [
+        ForceHunt(grid, k + 2, limits[1])
+        for k in suspects(change, limits[1], most[1])
+        if change[k] > limits[1]
+    ]
+    width = narrow(rough[1])
+    while active := [hunt for hunt in found if not hunt.smooth and hunt.width > width / 16]:
+        for hunt, sample in zip(active, curve([hunt.middle for hunt in active]), strict=True):
+            hunt.take(sample)
+    return found
