@@ -37,6 +37,13 @@ class Job(ABC):
     def work(self, potential: Potential, chunk: Chunk) -> list[Record]:
         """Return one record per item; the payload of an item is a `Frame`."""
 
+    def together(self, potential: Potential) -> int:
+        """Return how many items a worker gets at once, at least: as many as the potential likes in a batch.
+
+        A job that fills batches by itself returns 1, so that a kill costs one item and workers share fairly.
+        """
+        return potential.abilities.batch
+
     def subject(self, identity: str) -> Subject:
         """Return whose records these are, for a potential's identity."""
         settings = sorted(asdict(self).items())

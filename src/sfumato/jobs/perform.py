@@ -69,7 +69,7 @@ def perform(tasks: Iterable[Task], model: Model, folder: RunFolder, way: Way) ->
                     Work(job, model.spec or model.potential, identity),
                     items,
                     file,
-                    chunk=model.potential.abilities.batch,
+                    chunk=job.together(model.potential),
                     pool=pool,
                     retry_failed=way.retry_failed,
                     keep_going=way.keep_going,

@@ -76,6 +76,16 @@ class Protocol(ABC):
         """Return the settings where what depends on the data is decided; by default as they are."""
         return settings
 
+    def settle_for(self, model: Model, data: Any, settings: Any) -> Any:
+        """Return the settings where what depends on the model is decided; by default as they are.
+
+        The run folder keeps them in the model's entry, so that its records are understood without the model.
+
+        Raises:
+            ValueError: settings that make no sense for the model.
+        """
+        return settings
+
     @abstractmethod
     def plan(self, data: Any, settings: Any) -> Iterable[Task]:
         """Yield what is to be computed.

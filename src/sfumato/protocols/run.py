@@ -63,19 +63,20 @@ def run(
     chosen = resolved(models, device, dtype)
     data, spec, asked = _data(p, data, settings)
     folder = place(Path(out) if out else default_folder(p, data), p.name)
-    tasks = list(p.plan(data, asked))
-    manifest = _manifest(p, data, spec, asked, chosen)
+    own = {model.name: p.settle_for(model, data, asked) for model in chosen}
+    planned = {name: list(p.plan(data, settings)) for name, settings in own.items()}
+    manifest = _manifest(p, data, spec, own, chosen)
     folder.begin(manifest, p.reads)
     results, stopped = {}, {}
     for model in chosen:
-        identity = model.potential.identity
+        identity, tasks = model.potential.identity, planned[model.name]
         try:
             records = perform(tasks, model, folder, way)
         except SameFailureError as error:  # the other models may do better
             stopped[model.name] = str(error)
             records = recorded(tasks, model.name, identity, folder)
-        results[model.name] = p.analyse(data, records, model.name, identity, asked)
-    return Run(p, data, results, dict.fromkeys(results, asked), folder.manifest(), folder.path, stopped)
+        results[model.name] = p.analyse(data, records, model.name, identity, own[model.name])
+    return Run(p, data, results, own, folder.manifest(), folder.path, stopped)
 
 
 def load_run(folder: str | Path, protocol: Protocol | None = None) -> Run:
@@ -180,8 +181,11 @@ def plan(
     chosen = resolved(models, device, dtype)
     data, _, asked = _data(p, data, settings)
     folder = place(Path(out) if out else default_folder(p, data), p.name)
-    tasks = list(p.plan(data, asked))
-    return [_cost(model, tasks, folder, samples) for model in chosen]
+    costs = []
+    for model in chosen:
+        tasks = list(p.plan(data, p.settle_for(model, data, asked)))
+        costs.append(_cost(model, tasks, folder, samples))
+    return costs
 
 
 def _cost(model: Model, tasks: Sequence[Task], folder: RunFolder, samples: int) -> Cost:
@@ -232,7 +236,9 @@ def _data(p: Protocol, data: Any, settings: Asked) -> tuple[Any, str, Any]:
     return data, spec, p.settle(data, asked)
 
 
-def _manifest(p: Protocol, data: Any, spec: str, settings: Any, chosen: Sequence[Model]) -> dict[str, Any]:
+def _manifest(
+    p: Protocol, data: Any, spec: str, settings: Mapping[str, Any], chosen: Sequence[Model]
+) -> dict[str, Any]:
     return {
         "protocol": p.name,
         "version": p.version,
@@ -243,7 +249,7 @@ def _manifest(p: Protocol, data: Any, spec: str, settings: Any, chosen: Sequence
                 "device": model.potential.abilities.device,
                 "dtype": model.potential.abilities.dtype,
                 "identity": model.potential.identity,
-                "settings": settings.model_dump(mode="json"),
+                "settings": settings[model.name].model_dump(mode="json"),
                 **p.facts(model),
             }
             for model in chosen
