@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfumato.models.pair import PAIRS, bond_length
+from sfumato.reference.swaps import Swap, chosen_swaps, swap_path
 from sfumato.testing import structures
 from sfumato.testing.bench import Bench, Settings, along
-from sfumato.testing.smoothness import Swap, chosen_swaps, sliding, swap_path
+from sfumato.testing.paths import sliding
 
 PALETTES = [(1, 6, 7, 8), (1, 8), (6,), (29,), (11, 17), (1,)]
 

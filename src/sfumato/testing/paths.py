@@ -10,11 +10,9 @@ from ase.data import atomic_masses
 
 from sfumato.models.pair import bond_length
 from sfumato.reference.paths import Line, Path
+from sfumato.reference.swaps import ROOM
 from sfumato.systems import Floats, Ints, System
 from sfumato.testing import structures
-
-ROOM = 0.85
-"""Of a bond; no atom is moved closer to another than this."""
 
 NEAREST = 1.5
 """Å; no closer than this to another part that was farther away, for electrons that have to converge."""
