@@ -6,13 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
 from sfumato import files
 from sfumato.files import (
+    expanded,
+    new_folder,
+    remove_folder,
     remove_leftovers,
+    temporary_folder,
     temporary_name,
     write_atomically,
     write_bytes,
@@ -144,6 +150,46 @@ def test_leftovers_of_dead_processes_are_removed_and_others_kept(tmp_path):
     assert {path.name for path in remove_leftovers(tmp_path)} == set(gone[1:])
     assert set(os.listdir(tmp_path)) == set(kept)
     assert remove_leftovers(tmp_path / "nowhere") == []
+
+
+def test_a_temporary_folder_is_removed_and_so_are_those_that_kills_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = [named("sfumato-check", dead_pid()), named("sfumato-other", dead_pid())]
+    for name in left:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pulse").write_text("7")
+    with temporary_folder("check") as folder:
+        assert folder.parent == tmp_path
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert set(os.listdir(tmp_path)) == {folder.name, left[1]}
+        (folder / "file").write_text("")
+    assert os.listdir(tmp_path) == [left[1]]
+
+
+def test_a_fork_leaves_the_folder_of_its_parent_alone(tmp_path):
+    folder = new_folder("work", tmp_path)
+    remove_folder(folder.rename(tmp_path / named("sfumato-work", os.getppid())))
+    assert len(os.listdir(tmp_path)) == 1
+
+
+def test_a_file_system_that_cannot_wait_for_the_disk_is_no_hindrance(tmp_path, monkeypatch):
+    def fail(handle):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    number = errno.EINVAL
+    write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "new"
+    number = errno.EIO
+    with pytest.raises(OSError, match="Input/output error"):
+        write_text(tmp_path / "a", "newer")
+    assert (tmp_path / "a").read_text() == "new"
+
+
+def test_a_user_without_a_home_has_paths_all_the_same(monkeypatch):
+    assert expanded("~/a") == Path.home() / "a"
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert expanded("~/a") == Path("~/a")
 
 
 def test_a_link_to_the_target_stays_a_link(tmp_path):

@@ -1,4 +1,4 @@
-"""Write files such that a reader sees the old file or the new one, never half of it.
+"""Write files such that a reader sees the old file or the new one, never half of it; temporary folders.
 
 The new contents go to a temporary file beside the target, reach the disk, and only then take the target's
 name. The temporary file's name holds the host and the process that write it, so that what a killed process
@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,9 @@ from typing import Any
 
 LONGEST = 150
 """Bytes of the target's name that a temporary name repeats; file systems take 255 in all."""
+
+NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
+"""How file systems say that they cannot wait for a disk."""
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[\w-]*)-(?P<pid>\d+)-[0-9a-f]{16}\.part", re.DOTALL)
 
@@ -60,7 +64,7 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+            _sync(file.fileno())
         os.replace(temporary, place)
     except OSError as error:
         _remove(temporary)
@@ -106,6 +110,14 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, text + "\n")
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with its ~ replaced by a home; as it is for a user that has none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def temporary_name(name: str) -> str:
     """Return a name that nobody can predict for a temporary file or folder of this process.
 
@@ -113,6 +125,43 @@ def temporary_name(name: str) -> str:
         name: of the file it will become.
     """
     return f".{_short(name)}.{_host()}-{os.getpid()}-{secrets.token_hex(8)}.part"
+
+
+def new_folder(kind: str, place: str | Path | None = None) -> Path:
+    """Create an empty folder of this process, and remove those that killed processes of this machine left.
+
+    Whoever asked for it removes it with `remove_folder`; `temporary_folder` does by itself.
+
+    Args:
+        kind: of work, for the name of the folder.
+        place: where it shall lie; the system's place for temporary files if not given.
+    """
+    place, name = Path(place or tempfile.gettempdir()), f"sfumato-{kind}"
+    place.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(place, name)
+    folder = place / temporary_name(name)
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder of this process; a fork leaves those of its parent alone."""
+    if f"-{os.getpid()}-" in folder.name:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def temporary_folder(kind: str) -> Iterator[Path]:
+    """Yield an empty folder of this process, which is removed when the block ends.
+
+    Args:
+        kind: of work, for the name of the folder.
+    """
+    folder = new_folder(kind)
+    try:
+        yield folder
+    finally:
+        remove_folder(folder)
 
 
 def remove_leftovers(folder: str | Path, name: str | None = None) -> list[Path]:
@@ -167,6 +216,15 @@ def _remove(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink()
+
+
+def _sync(handle: int) -> None:
+    """Wait until a file is on disk, unless its file system cannot."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
 
 
 def _sync_folder(folder: Path) -> None:

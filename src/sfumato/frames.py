@@ -170,7 +170,7 @@ def split_by_molecule(molecule: Category, fractions: tuple[float, float, float],
         ValueError: fractions that are negative or do not sum to 1, or too few molecules for a wanted
             split to have one.
     """
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
+    if not (min(fractions) >= 0 and abs(sum(fractions) - 1) <= 1e-9):
         raise ValueError(f"split: fractions must not be negative and must sum to 1, got {fractions}")
     order = np.argsort([draw(name, seed) for name in molecule.names], kind="stable")
     frames = np.bincount(molecule.codes, minlength=len(molecule.names))[order]

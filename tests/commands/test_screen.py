@@ -89,6 +89,33 @@ def test_ctrl_c_ends_a_command_with_a_line_and_without_a_traceback():
     assert process.returncode == 130
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_ends_a_command_after_it_has_cleaned_up(name, tmp_path):
+    body = (
+        "    from sfumato.files import write_atomically\n"
+        f"    with write_atomically({str(tmp_path / 'set.h5')!r}):\n"
+        "        print('here', flush=True)\n        time.sleep(60)"
+    )
+    process = start(body)
+    process.stdout.readline()
+    assert len(os.listdir(tmp_path)) == 1
+    process.send_signal(getattr(signal, name))
+    assert process.communicate(timeout=20)[1] == f"stopped by {name}\n"
+    assert process.returncode == 128 + getattr(signal, name)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_signal_that_is_to_be_ignored_stays_so():
+    body = (
+        "    import os, signal\n    from sfumato.execution.runner import stop_signals\n"
+        "    with stop_signals():\n        os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n    return 7"
+    )
+    process = start(body, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 7
+
+
 def test_a_stopped_run_says_how_to_go_on(capsys):
     def work():
         raise Stopped(signal.SIGTERM)

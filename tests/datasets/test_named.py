@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pooch
 import pytest
 
 from sfumato.datasets import named as datasets
@@ -181,6 +182,18 @@ def test_the_cache_is_where_the_user_says_or_where_the_system_keeps_caches(
 
 
 # --- load -----------------------------------------------------------------------------------------------
+
+
+def test_a_user_without_a_home_must_say_where_to_keep_downloads(monkeypatch):
+    def homeless(name):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("SFUMATO_CACHE", raising=False)
+    monkeypatch.setattr(pooch, "os_cache", homeless)
+    assert datasets.status("bsct-spice") == "not here"
+    assert datasets.status("bsct-mini") == "bundled"
+    with pytest.raises(ValueError, match="set SFUMATO_CACHE"):
+        datasets.get("bsct-spice")
 
 
 def test_a_set_that_is_not_here_names_both_ways_to_it(offline: None, cache: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from sfumato.campaigns import campaign
 from sfumato.campaigns.campaign import DEFAULTS, CampaignOptions
 from sfumato.execution.runner import Watch
+from sfumato.files import remove_leftovers
 from sfumato.io import Exclusion, Molecule, write_systems
 from sfumato.potentials.engines import Engine
 from sfumato.systems import Prediction
@@ -58,6 +59,7 @@ def label_structures(
         OSError: the disk is full; every finished label is kept.
         Stopped: on Ctrl-C or SIGTERM; call again to continue.
     """
+    remove_leftovers(path.parent, path.name)
     with watch or nullcontext(lambda tally: None) as callback:
         records = campaign.label(
             [molecule.system for molecule in molecules],

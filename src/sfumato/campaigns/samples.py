@@ -23,6 +23,7 @@ from sfumato.execution.folder import RunFolder, provenance
 from sfumato.execution.records import Header, Record, array, encode, ok, texts
 from sfumato.execution.runner import Item, Watch, run
 from sfumato.execution.runner import wanted as item_wanted
+from sfumato.files import remove_leftovers
 from sfumato.frames import Category, FrameSet
 from sfumato.io import Exclusion, Molecule, Molecules, write_frame_set
 from sfumato.io.molecules import MoleculeError, canonical_smiles, conformers
@@ -309,6 +310,7 @@ def sample(
             of it.
         Stopped: on Ctrl-C or SIGTERM; call again to continue.
     """
+    remove_leftovers(path.parent, path.name)
     wanted, excluded = _wanted(molecules, recipe)
     store = store or default_store(path)
     with watch("geometries", "molecules") as callback:

@@ -19,6 +19,7 @@ from sfumato.campaigns.campaign import DEFAULTS, CampaignOptions
 from sfumato.execution.folder import provenance
 from sfumato.execution.records import Record, array, number
 from sfumato.execution.runner import Watch
+from sfumato.files import remove_leftovers
 from sfumato.io import Exclusion, Molecule, write_scan_set
 from sfumato.jobs.frames import Frame, frames_of
 from sfumato.potentials.engines import Engine
@@ -211,6 +212,7 @@ def build_scans(
         OSError: the disk is full; every finished label is kept.
         Stopped: on Ctrl-C or SIGTERM; call again to continue.
     """
+    remove_leftovers(path.parent, path.name)
     geometry = lay_out(molecules, recipe)
     store = store or default_store(path)
     records = _label(geometry, engine, store, options, watch)

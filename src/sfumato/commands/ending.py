@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 USER_ERROR = 2
 """Exit code: bad input, or something of the system that failed."""
@@ -18,8 +20,9 @@ UNREAD = 128 + signal.SIGPIPE
 def exit_code(work: Callable[[], int]) -> int:
     """Do what a command does, and return its exit code whatever ends it.
 
-    Ctrl-C and SIGTERM end it with one line, and so does an output that cannot be written. Where nobody reads
-    the output any more it ends without a word. Characters that the output's encoding lacks become "?".
+    Ctrl-C, SIGTERM and SIGHUP end it with one line, after what was begun has been cleaned up, and so does an
+    output that cannot be written. Where nobody reads the output any more it ends without a word. Characters
+    that the output's encoding lacks become "?".
 
     Args:
         work: returns the exit code if nothing ends it.
@@ -28,7 +31,8 @@ def exit_code(work: Callable[[], int]) -> int:
         with suppress(AttributeError, ValueError):  # replaced by something else, or closed
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        code = work()
+        with _end_signals():
+            code = work()
         sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         code = _stopped(interrupt)
@@ -40,11 +44,47 @@ def exit_code(work: Callable[[], int]) -> int:
     return code
 
 
+class Ended(KeyboardInterrupt):
+    """The command was asked to end by a signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def _end_signals() -> Iterator[None]:
+    """Raise `Ended` on signals that would end the process at once, so that temporary files are removed.
+
+    One that whoever started the process wants ignored (nohup) stays ignored.
+    """
+    taken: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in taken:  # a second one must not interrupt the clean-up
+            signal.signal(each, signal.SIG_IGN)
+        raise Ended(number)
+
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+                signal.signal(number, end)
+                taken.append(number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _stopped(interrupt: KeyboardInterrupt) -> int:
     from sfumato.execution.runner import Stopped
 
     if isinstance(interrupt, Stopped):
         return _end(f"stopped by {interrupt}; the same command continues where it was", interrupt.exit_code)
+    if isinstance(interrupt, Ended):
+        return _end(f"stopped by {interrupt}", interrupt.exit_code)
     return _end("stopped by SIGINT", 128 + signal.SIGINT)
 
 

@@ -254,7 +254,7 @@ class _Stream:
             stress = _stress(_value(frame, keys.stress, "stress"), settings, self.factors.stress, system)
         for name, value in (("energy", energy), ("forces", forces), ("stress", stress)):
             if name not in missing and not np.isfinite(value).all():
-                raise UnusableError(f"the {name} is not finite")
+                raise UnusableError(f"the {name} {'are' if name == 'forces' else 'is'} not finite")
         return energy, forces, stress
 
     def _categories(self, frame: RawFrame, system: System, split: str) -> None:

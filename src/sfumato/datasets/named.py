@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from sfumato.files import remove_leftovers, temporary_name
+from sfumato.files import expanded, remove_leftovers, temporary_name
 from sfumato.frames import FrameSet
 from sfumato.io import (
     FrameFile,
@@ -154,13 +154,20 @@ def _entry(name: str) -> DataSet:
 
 
 def cache_dir() -> Path:
-    """Return the folder of downloaded sets: `SFUMATO_CACHE`, else the user's cache folder."""
+    """Return the folder of downloaded sets: `SFUMATO_CACHE`, else the user's cache folder.
+
+    Raises:
+        ValueError: neither is known, because the user has no home.
+    """
     stated = os.environ.get("SFUMATO_CACHE")
     if stated:
-        return Path(stated).expanduser()
+        return expanded(stated)
     import pooch
 
-    return Path(pooch.os_cache("sfumato"))
+    try:
+        return Path(pooch.os_cache("sfumato"))
+    except RuntimeError as error:
+        raise ValueError(f"there is no folder for downloaded data ({error}); set SFUMATO_CACHE") from None
 
 
 def location(name: str) -> Path:
@@ -181,7 +188,11 @@ def status(name: str) -> Status:
     Raises:
         ValueError: an unknown name.
     """
-    if not location(name).is_file():
+    _entry(name)
+    try:
+        if not location(name).is_file():
+            return "not here"
+    except ValueError:  # a user without a home
         return "not here"
     return "bundled" if _entry(name).bundled else "cached"
 
@@ -205,7 +216,7 @@ def load(data: str | Path) -> ScanSet:
         raise ValueError(f"{data}: holds frames to train on, not scans")
     if isinstance(data, str) and data in DATASETS:
         return _load_named(DATASETS[data])
-    scan_set = _read(Path(data).expanduser())
+    scan_set = _read(expanded(data))
     for entry in DATASETS.values():
         named = _with_facts(scan_set, entry)
         if named.identity == entry.identity:
@@ -224,7 +235,7 @@ def holds(data: str | Path) -> Holds:
     """
     if isinstance(data, str) and data in DATASETS:
         return DATASETS[data].holds
-    path = Path(data).expanduser()
+    path = expanded(data)
     if not path.exists():
         raise ValueError(
             f"{str(data)!r} is neither a named data set nor an existing path; "
@@ -257,7 +268,7 @@ def frames_path(data: str | Path) -> Path:
         raise ValueError(f"{data}: holds scans, not frames to train on")
     if isinstance(data, str) and data in DATASETS:
         return _here(DATASETS[data])
-    return Path(data).expanduser()
+    return expanded(data)
 
 
 def verify_frames(data: str | Path) -> str:
@@ -378,7 +389,7 @@ def import_(name: str, path: str | Path) -> Path:
     entry = _entry(name)
     if entry.bundled:
         raise ValueError(f"{name} ships with the package: there is nothing to import")
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
     return _store(entry, path)

@@ -138,10 +138,12 @@ def _safe(name: str) -> str:
 
 def _require_form(manifest: Any, path: Path) -> None:
     """Raise unless a manifest has the parts that everything relies on."""
-    kinds = {"protocol": str, "version": int, "data": dict, "models": dict, "provenance": dict}
-    sound = isinstance(manifest, dict) and all(isinstance(manifest.get(k), t) for k, t in kinds.items())
+    kinds = {"protocol": str, "version": int, "data": dict, "models": dict}
+    sound = isinstance(manifest, dict) and all(type(manifest.get(k)) is t for k, t in kinds.items())
     if not sound or not all(isinstance(entry, dict) for entry in manifest["models"].values()):
-        raise RunFolderError(f"{path}: damaged: it lacks protocol, version, data, models or provenance")
+        raise RunFolderError(f"{path}: damaged: it lacks protocol, version, data or models")
+    if not isinstance(manifest.setdefault("provenance", {}), dict):
+        raise RunFolderError(f"{path}: damaged: its provenance is not a group")
     schema = manifest.get("schema", 1)
     if not isinstance(schema, int) or schema > SCHEMA:
         raise RunFolderError(

@@ -26,6 +26,9 @@ CHUNK_SECONDS = 0.2
 
 MAX_CHUNK = 256
 
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+"""That stop a run."""
+
 DEATHS = 2
 """A worker that dies may have been killed for another's sake; the second death is the item's own failure."""
 
@@ -100,7 +103,7 @@ class Tally:
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to stop (Ctrl-C or SIGTERM); everything finished is in the record file."""
+    """The run was asked to stop (Ctrl-C, SIGTERM, SIGHUP); everything finished is in the record file."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -142,7 +145,7 @@ def run(
         The final tally.
 
     Raises:
-        Stopped: on SIGINT or SIGTERM; everything finished is in the record file.
+        Stopped: on SIGINT, SIGTERM or SIGHUP; everything finished is in the record file.
         OSError: the disk is full or gone, or the record file; everything appended before is kept.
         SameFailureError: `SAME_FAILURES` items failed for one reason, as many from all over the run did so
             too, and none succeeded, now or in an earlier run.
@@ -305,7 +308,10 @@ def _guarded(item: Item, work: Callable[[Item], Record]) -> Record:
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `Stopped` while the block runs; does nothing outside the main thread."""
+    """Turn SIGINT, SIGTERM and SIGHUP into `Stopped` while the block runs, those ignored before excepted.
+
+    Does nothing outside the main thread.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -315,7 +321,11 @@ def stop_signals() -> Iterator[None]:
             signal.signal(each_signal, signal.SIG_IGN)
         raise Stopped(number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, stop)
+        for number in (getattr(signal, name, None) for name in SIGNALS)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN  # as nohup has it
+    }
     try:
         yield
     finally:

@@ -11,10 +11,10 @@ from weakref import WeakKeyDictionary, finalize
 
 import numpy as np
 
+from sfumato.files import new_folder, remove_folder
 from sfumato.io import to_ase
 from sfumato.potentials.fingerprint import fingerprint
 from sfumato.potentials.potential import Abilities, MissingElementError, Potential
-from sfumato.potentials.scratch import new_folder, remove_folder
 from sfumato.systems import Batch, Failure, Floats, Prediction, System
 
 if TYPE_CHECKING:

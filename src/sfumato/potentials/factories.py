@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from sfumato.files import expanded
 from sfumato.systems import digest
 from sfumato.words import nearest
 
@@ -54,7 +55,7 @@ def call_factory(spec: str, **wishes: str) -> Made:
     """
     module_name, _, factory_name = spec.rpartition(":")
     is_file = module_name.endswith(".py")
-    path = Path(module_name).expanduser().resolve()
+    path = expanded(module_name).resolve()
     if is_file and not path.is_file():
         raise ValueError(f"model {spec!r}: there is no file {module_name}")
     with _importable(path.parent if is_file else Path.cwd()):

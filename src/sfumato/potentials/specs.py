@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from sfumato.files import expanded
 from sfumato.potentials.adopted import adopted, is_potential
 from sfumato.potentials.ase import FromASE
 from sfumato.potentials.devices import DTYPES, require_device
@@ -211,7 +212,7 @@ def _resolve(spec: str, device: str, dtype: str) -> Potential:
     if spec.endswith(".safetensors") or (Path(spec).is_file() and Path(spec).suffix != ".py"):
         from sfumato.potentials.network import from_file
 
-        return _on(from_file(Path(spec).expanduser()), device)
+        return _on(from_file(expanded(spec)), device)
     if spec and Path(spec).is_dir():
         return _on(_from_run(spec), device)
     if not colon or not tail:

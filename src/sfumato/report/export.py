@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from sfumato.files import write_bytes
+from sfumato.files import temporary_folder, write_bytes
 from sfumato.report.figures import FRAME
 
 if TYPE_CHECKING:
@@ -169,8 +168,8 @@ def _drawn(browser: str, figures: Sequence[Figure]) -> list[Drawing]:
         content["layout"] = layout | {"width": WIDTH, "height": heights[-1], "shapes": shapes}
         contents.append(content)
     text = DRAW.format(plotly=get_plotlyjs(), figures=json.dumps(contents).replace("<", "\\u003c"))
-    with tempfile.TemporaryDirectory(prefix="sfumato-figure-") as folder:
-        page = Path(folder) / "figures.html"
+    with temporary_folder("figure") as folder:
+        page = folder / "figures.html"
         page.write_text(text, encoding="utf-8")
         budget = 10_000 * (1 + len(figures))
         dom = _run(browser, folder, f"--virtual-time-budget={budget}", "--dump-dom", page.as_uri())
@@ -187,8 +186,8 @@ def _printed(browser: str, drawing: Drawing) -> bytes:
     """Return a drawing as a PDF of one page."""
     size = f"size: {WIDTH}px {drawing.height}px"
     style = f"@page {{ {size}; margin: 0 }} body {{ margin: 0 }} svg {{ display: block }}"
-    with tempfile.TemporaryDirectory(prefix="sfumato-figure-") as folder:
-        page, pdf = Path(folder) / "figure.html", Path(folder) / "figure.pdf"
+    with temporary_folder("figure") as folder:
+        page, pdf = folder / "figure.html", folder / "figure.pdf"
         text = f'<!doctype html><meta charset="utf-8"><style>{style}</style>{drawing.svg}'
         page.write_text(text, encoding="utf-8")
         _run(browser, folder, "--no-pdf-header-footer", f"--print-to-pdf={pdf}", page.as_uri())
@@ -197,7 +196,7 @@ def _printed(browser: str, drawing: Drawing) -> bytes:
         return pdf.read_bytes()
 
 
-def _run(browser: str, folder: str, *arguments: str) -> str:
+def _run(browser: str, folder: Path, *arguments: str) -> str:
     """Run a browser without a window and network, with a profile of its own; return what it prints."""
     flags = ["--headless", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
     flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={folder}/profile"]

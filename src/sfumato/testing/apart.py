@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sfumato.execution.pool import Lost, PoolSettings
+from sfumato.files import temporary_folder
 from sfumato.potentials.specs import ModelSpec
 from sfumato.systems import System
 from sfumato.testing.bench import Settings
@@ -145,12 +145,12 @@ def check_apart(
     """
     settings = settings or Settings()
     own = sample(structures, settings)
-    with tempfile.TemporaryDirectory(prefix="sfumato-check-") as folder:
+    with temporary_folder("check") as folder:
         end = None if budget is None else time.time() + budget
-        job = ContractJob(model, settings, own, budget, end, Path(folder) / "pulse")
+        job = ContractJob(model, settings, own, budget, end, folder / "pulse")
         watcher = _Watcher(job, rows(settings, len(own)), watch)
         with watcher.running():
-            return _collected(watcher, Path(folder))
+            return _collected(watcher, folder)
 
 
 def _collected(watcher: _Watcher, scratch: Path) -> ContractReport:

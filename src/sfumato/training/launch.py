@@ -26,8 +26,9 @@ from sfumato.training.settings import TrainSettings, read_run
 from sfumato.training.status import Trained, Watch
 from sfumato.words import nearest
 
-SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
-"""On each of these a run writes a checkpoint and ends. Schedulers send one of the first and last."""
+SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+"""On each of these a run writes a checkpoint and ends. Schedulers send SIGTERM or SIGUSR1, a terminal that is
+closed SIGHUP; where that is ignored (nohup), it stays so."""
 
 KEEP_BYTES = 1 << 30
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
@@ -140,8 +141,8 @@ def stop_signals() -> Iterator[Asked]:
 
     if threading.current_thread() is threading.main_thread():
         for name in SIGNALS:
-            if hasattr(signal, name):
-                number = getattr(signal, name)
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, ask)
     try:
         yield asked

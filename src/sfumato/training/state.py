@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from sfumato.files import write_bytes
+from sfumato.files import remove_leftovers, write_bytes
 from sfumato.training.distributed import Group
 from sfumato.training.progress import Progress
 from sfumato.training.settings import TrainSettings
@@ -76,6 +76,8 @@ def in_use(folder: Path, group: Group) -> Iterator[None]:
             free = False
         except OSError:  # a file system without locks
             pass
+        if free:
+            remove_leftovers(folder)
     try:
         if not group.agree(free):
             raise ValueError(

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from sfumato.files import new_folder, remove_folder
 from sfumato.potentials.engines.engine import (
     Engine,
     Label,
@@ -28,7 +29,6 @@ from sfumato.potentials.engines.engine import (
     _version,
 )
 from sfumato.potentials.potential import Abilities
-from sfumato.potentials.scratch import new_folder, remove_folder
 from sfumato.systems import Floats, System, digest
 from sfumato.units import BOHR, HARTREE, HARTREE_PER_BOHR
 

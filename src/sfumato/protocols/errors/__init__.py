@@ -84,12 +84,13 @@ class Errors(Protocol):
 
 def training_facts(spec: str) -> dict[str, str | None] | None:
     """Return on what the model of a file was trained: the data set and its two splits; None if unknown."""
+    from sfumato.files import expanded
     from sfumato.models.checkpoint import SUFFIX, load_model
     from sfumato.potentials.specs import BUNDLED, DATA, NAMED
 
     if spec in NAMED and spec not in BUNDLED:
         return None
-    path = DATA / f"{spec}{SUFFIX}" if spec in BUNDLED else Path(spec).expanduser()
+    path = DATA / f"{spec}{SUFFIX}" if spec in BUNDLED else expanded(spec)
     path = path / f"model{SUFFIX}" if path.is_dir() else path
     if path.suffix != SUFFIX or not path.is_file():
         return None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sfumato.datasets import named
+from sfumato.files import temporary_folder
 from sfumato.frames import Category, FrameSet
 from sfumato.io import read_frame_set
 from sfumato.systems import Batch, Prediction, ScanSet
@@ -45,8 +45,8 @@ def _converted(path: Path, declared: dict[str, Any]) -> FrameSet:
     from sfumato.datasets.convert import convert
     from sfumato.datasets.sources import SourceSettings
 
-    with tempfile.TemporaryDirectory(prefix="sfumato-eval-") as folder:
-        packed = Path(folder) / "frames.h5"
+    with temporary_folder("errors") as folder:
+        packed = folder / "frames.h5"
         # How the frames would be divided for training does not matter here, and few cannot be.
         settings = SourceSettings(**declared | {"fractions": (0.0, 0.0, 1.0)})
         convert(path, packed, settings)
