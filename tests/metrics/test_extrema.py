@@ -11,6 +11,7 @@ from scipy.interpolate import CubicSpline
 from sfumato.metrics.curves import excess_variation, well_and_wall
 from sfumato.metrics.extrema import energy_noise, excess_energy, false_extrema
 from sfumato.metrics.smoothness import fsd, fsd_outside, fsd_position, work_energy_order
+from sfumato.metrics.work import work_energy_excess
 
 NAN = float("nan")
 REST = 1.5
@@ -83,6 +84,7 @@ class Numbers(NamedTuple):
     place: float
     variation: float
     order: float
+    excess: float
     position: float
     depth: float
 
@@ -110,6 +112,7 @@ def numbers(name: str) -> Numbers:
         fsd_position(*forces),
         excess_variation(GRID, true, found),
         work_energy_order(E, F, x, int(true.argmin())).order.full,
+        work_energy_excess(found, F[::2], x[::2]).height,
         well.position,
         well.depth,
     )
@@ -146,6 +149,7 @@ def test_each_number_reacts_to_what_it_is_for_and_to_nothing_else(name):
         assert found.outside <= outside
     else:
         assert found.outside >= outside
+    assert found.excess == pytest.approx(0.05 if name == "step" else 0, abs=2e-3 if name == "step" else 0)
     if order in (0, 3):
         assert found.order == pytest.approx(order, abs=0.35)
     elif order == 1:

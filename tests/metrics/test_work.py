@@ -79,6 +79,18 @@ def test_a_kink_is_none_and_a_force_that_is_no_gradient_is_one():
     assert scaled.height > 1e-4
 
 
+@pytest.mark.parametrize("waves", [5, 20, 47, 80])
+def test_a_force_that_is_wrong_everywhere_is_one_however_fast_it_changes(waves):
+    wrong = excess(morse, lambda x: morse_force(x) + 0.05 * np.sin(waves * x))
+    assert 1e-4 < wrong.height < 0.05 * (X[1] - X[0])
+    # A real ripple of the energy with this force is none.
+    right = excess(
+        lambda x: morse(x) + 0.05 / waves * np.cos(waves * x),
+        lambda x: morse_force(x) + 0.05 * np.sin(waves * x),
+    )
+    assert right == Excess(0.0, -1)
+
+
 @pytest.mark.parametrize("sigma", [1e-5, 1e-4, 5e-4])
 def test_noise_of_the_energy_is_none_and_a_jump_in_it_is(sigma):
     noise = sigma * np.random.default_rng(0).normal(size=len(X))

@@ -241,7 +241,7 @@ def _smoothness(pair: Forces, energy: Floats, settings: Settings) -> Values:
 
 
 def _work(scan: Scan, energy: Floats, forces: Floats, frame: int, settings: Settings) -> Values:
-    """Return the work–energy residual of the path, how fast it falls with the step, and what no grid explains.
+    """Return the work–energy residual of the path, how fast it falls, and the excess that no step explains.
 
     Args:
         scan: the reference.

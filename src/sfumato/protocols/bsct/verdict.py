@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 
+from sfumato.metrics.work import LEAST
 from sfumato.protocols.bsct.analysis import ModelResult, residual_name
 from sfumato.protocols.bsct.settings import Settings
 from sfumato.protocols.verdict import Answer, Answered, Evidence, lacking
 from sfumato.report.numbers import number
-
-LEAST_ORDER = 1.5
-"""Of the work–energy residual: it falls with the third power of the step where energy and force are smooth,
-with the first where the force jumps or is not a gradient, and not at all where the energy jumps. Measured:
-2.1 to 2.9 for GFN1- and GFN2-xTB, Lennard-Jones, Morse and MinDScAIP, at most 0.8 for the broken controls."""
 
 THERMAL = 0.025
 """eV, kT at room temperature: a false barrier or well of this height changes what happens in a simulation."""
@@ -22,9 +17,9 @@ SHOWN = 3
 """Scans named as evidence."""
 
 AGREE = (
-    f"order of the work–energy residual ≥ {LEAST_ORDER:g}",
-    "it falls with the third power of the step where energy and force are smooth, at most with the first "
-    "where either jumps or the force is not a gradient",
+    f"work–energy excess below {1e3 * LEAST:g} meV",
+    "between two frames a force can do no more work than its change allows: smooth potentials have no excess "
+    "in any scan, however steep; controls that are broken have 1 meV to 100 eV",
 )
 
 Scans = Mapping[str, Mapping[str, float]]
@@ -48,16 +43,16 @@ def answers(model: ModelResult, settings: Settings) -> tuple[Answer, ...]:
 
 def _agreement(scans: Scans, residual: str, part: str) -> Iterator[Answer]:
     """Whether the work explains the energy; where not, scans cannot tell which of the two is wrong."""
-    key = residual.replace("residual", "order") + "_full"
-    orders = {name: values[key] for name, values in scans.items() if math.isfinite(values[key])}
-    lowest = sorted(orders, key=lambda name: orders[name])[:SHOWN]
-    what = "lowest order of the work–energy residual"
-    evidence = tuple(Evidence(what, orders[name], "", name, "-scan") for name in lowest)
-    bad = sum(order < LEAST_ORDER for order in orders.values())
+    key = residual.replace("residual", "excess")
+    largest = sorted(scans, key=lambda name: -scans[name][key])[:SHOWN]
+    some = [name for name in largest if scans[name][key]] or largest[:1]
+    what = "largest work–energy excess"
+    evidence = tuple(Evidence(what, scans[name][key], "eV", name, "-scan") for name in some)
+    bad = sum(values[key] > 0 for values in scans.values())
     fault = f"energy and force disagree in {bad} of {len(scans)} scans" if bad else ""
-    if not orders:
-        evidence = (Evidence("no scan has a residual that can be measured"),)
-    answer: Answered = "unknown" if not orders else "no" if bad else "yes"
+    if not scans:
+        evidence = (Evidence("no scan could be evaluated"),)
+    answer: Answered = "unknown" if not scans else "no" if bad else "yes"
     yield Answer("consistent", answer, *AGREE, evidence, fault, part)
     for question in ("continuous", "gradient"):
         yield Answer(question, "yes" if answer == "yes" else "unknown", *AGREE, evidence, lacking=part)
