@@ -349,8 +349,12 @@ def hunts(
         for k in suspects(change, limits[1], most[1])
         if change[k] > limits[1]
     ]
-    width = narrow(rough[1])
-    while active := [hunt for hunt in found if not hunt.smooth and hunt.width > width / 16]:
+    narrowed(curve, found, narrow(rough[1]) / 16)
+    return found
+
+
+def narrowed(curve: Curve, found: Sequence[EnergyHunt | ForceHunt], narrowest: float) -> None:
+    """Halve the intervals of some hunts until each is smooth, or this narrow in Å."""
+    while active := [hunt for hunt in found if not hunt.smooth and hunt.width > narrowest]:
         for hunt, sample in zip(active, curve([hunt.middle for hunt in active]), strict=True):
             hunt.take(sample)
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,11 @@ from sfumato.systems import Floats
 MARGIN = 10.0
 """Standard deviations of noise that are never a finding: the largest of 10⁴ numbers is at 4, a difference
 of two has √2, and noise differs from structure to structure."""
+
+STEPS = (5e-5, 1e-3, 2e-2)
+"""Å; the first is small enough that the sixth difference of a smooth potential is below rounding, and large
+enough that a position in single precision (3e-7 Å) is another one. The others are for energies so coarsely
+rounded that most steps of the one before left them unchanged."""
 
 SETTLED = 4.0
 """Three noise estimates in a row agree when they are within this factor (Moré & Wild 2011)."""
@@ -43,6 +49,22 @@ def noise_level(values: Floats) -> float:
         if max(three) <= SETTLED * min(three):
             return float(max(three[0], rounding))
     return float(max(min(estimates), rounding))
+
+
+def noise_along(
+    values: Callable[[Floats], tuple[Floats, Floats]], reach: float = math.inf
+) -> tuple[float, float]:
+    """Return the noise of the energy in eV and of a force component in eV/Å along a line.
+
+    Args:
+        values: gives energies (M,) and forces (M, N, 3) at some distances in Å along the line.
+        reach: Å that one may go, so that a jump nearby is not taken for noise.
+    """
+    for step in (step for step in STEPS if 4 * step < reach):
+        energy, forces = values(np.linspace(-4 * step, 4 * step, 9))
+        if (np.diff(energy) == 0).mean() <= 0.5:
+            break
+    return noise_level(energy), noise_level(forces)
 
 
 @dataclass(frozen=True)
