@@ -20,6 +20,7 @@ LAYERS = [
     ["potentials.potential"],
     ["models"],
     ["potentials"],
+    ["dynamics"],
     ["reference"],
     ["datasets"],
     ["jobs"],
@@ -27,7 +28,7 @@ LAYERS = [
     ["protocols"],
     ["commands", "cli"],
 ]
-LIGHT = ["systems", "metrics", "reference.scans", "execution", "report", "jobs", "protocols"]
+LIGHT = ["systems", "metrics", "reference.scans", "execution", "report", "dynamics", "jobs", "protocols"]
 
 
 def modules():
