@@ -180,7 +180,7 @@ def test_what_does_not_respond_is_not_called_smooth():
     far = structures.system([6, 6], np.array([[0, 0, 0], [30.0, 0, 0]]))
     trip = Trip("far", Line(far, np.array([[0, 0, 0], [1.0, 0, 0]])), np.linspace(0, 2, 20), far)
     with pytest.raises(NotApplicableError, match="far: energy and forces do not respond"):
-        list(searched(Bench(PAIRS["lj"], Settings()), [trip]))
+        list(searched(Bench(PAIRS["lj"], Settings()), [trip], smoothness.cutoffs_of))
 
 
 @pytest.mark.parametrize("kind", ["line", "turn", "flight"])

@@ -89,6 +89,7 @@ class FromASE(Potential):
             index = np.zeros(len(system), dtype=np.int64)
             MissingElementError.check(self.name, self.abilities.elements, system.numbers, index)
         atoms = _atoms(system)
+        before = atoms.copy()
         if hasattr(self.inner, "reset"):
             self.inner.reset()
         atoms.calc = self.inner
@@ -100,6 +101,9 @@ class FromASE(Potential):
             # Packages list a stress for all of their models, whether or not a model has it.
             with suppress(NotImplementedError, KeyError, AttributeError):
                 stress = np.asarray(atoms.get_stress(voigt=False), dtype=float)
+        kept = ("numbers", "positions")
+        same = all((atoms.arrays[name] == before.arrays[name]).all() for name in kept)
+        self.meddled += not (same and (atoms.cell == before.cell).all() and (atoms.pbc == before.pbc).all())
         return float(energy), forces, stress
 
 

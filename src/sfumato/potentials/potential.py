@@ -70,6 +70,9 @@ class Potential(ABC):
     else:
         abilities = Abilities()
 
+    meddled: int = 0
+    """Structures that something inside has changed although they were only lent to it, as far as is known."""
+
     @abstractmethod
     def compute(self, batch: Batch) -> Prediction:
         """Return energies (eV), forces (eV/Å) and, where there is one, stress (eV/Å³).

@@ -173,8 +173,8 @@ class Bench:
     ) -> None:
         self.potential, self.settings, self.own, self.guard = potential, settings, own, guard
         self.evaluations = self.mutated = 0
-        self.cutoffs: list[float] = []
-        """Å, distances at which the search for cutoffs found a jump."""
+        self.cutoffs: list[float] | None = None
+        """Å, distances at which the search for cutoffs found a jump; None before it was made."""
         self._points: dict[str, Point] = {}
         self._noise: dict[str, tuple[float, float]] = {}
         self._slopes: dict[tuple[str, int], Slope] = {}
@@ -279,6 +279,14 @@ class Bench:
         if not found:
             raise NotApplicableError("; ".join(dict.fromkeys(reasons)))
         return found
+
+    def require_molecules(self) -> None:
+        """Leave a check of a few atoms in vacuum.
+
+        Raises:
+            NotApplicableError: the potential takes no molecules.
+        """
+        self.structure("molecule")
 
     def must_take(self, kind: str) -> bool:
         """Return whether refusing a structure is a failure: nobody said that the potential has none like it.

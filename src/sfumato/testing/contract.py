@@ -64,6 +64,12 @@ CHECKS: tuple[Check, ...] = (
         "a potential whose `periodic` is true or that is asked for them",
     ),
     Check(
+        "responds",
+        "energies and forces depend on where the atoms are",
+        robustness.responds,
+        "ten times the potential's own noise: what never changes passes every comparison",
+    ),
+    Check(
         "noise",
         "energies and forces carry little numerical noise, as little as claimed",
         robustness.noise,
@@ -112,6 +118,12 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check("force", "F = −dE/dr", derivatives.force, _RELATIVE),
     Check("stress", "V σ = dE/dε, and σ is symmetric", derivatives.stress, _RELATIVE),
+    Check(
+        "stress given",
+        "what says that it gives a stress does",
+        derivatives.stress_given,
+        "none may be missing: dynamics at constant pressure would end on the way",
+    ),
     Check(
         "closed loop",
         "the force does no work on a closed path",

@@ -225,7 +225,11 @@ def repeatable(bench: Bench) -> Iterator[Measured]:
 
 def untouched(bench: Bench) -> Iterator[Measured]:
     """The arrays handed in are unchanged afterwards; looks at every evaluation so far."""
-    yield Measured(bench.mutated, 0, "calls", f"{bench.evaluations} evaluations")
+    for kind, base in bench.available("molecule", "crystal").items():  # also where this check is made alone
+        far = structures.lattice_shifts(base, bench.rng("untouched")) if kind == "crystal" else 0.0
+        bench.points([structures.moved(base, base.positions + far)])
+    touched = bench.mutated + bench.potential.meddled
+    yield Measured(touched, 0, "calls", f"{bench.evaluations} evaluations")
 
 
 def net_force(bench: Bench) -> Iterator[Measured]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,8 +129,15 @@ class Trip:
     shorter: Floats | None = None
 
 
-def searched(bench: Bench, trips: Sequence[Trip]) -> Iterator[Measured]:
-    """Yield what jumps on some paths; a jump with a pair at a cutoff known before is left to that check.
+def searched(
+    bench: Bench, trips: Sequence[Trip], cutoffs: Callable[[Bench], list[float]]
+) -> Iterator[Measured]:
+    """Yield what jumps on some paths; a jump with a pair at a cutoff that has a check is left to that check.
+
+    Args:
+        bench: the potential.
+        trips: the paths.
+        cutoffs: returns the distances in Å at which pairs alone jump; called where something does.
 
     Raises:
         NotApplicableError: no path could be searched.
@@ -149,12 +156,12 @@ def searched(bench: Bench, trips: Sequence[Trip]) -> Iterator[Measured]:
         for s, jump in found:
             if isinstance(jump, Measured):
                 yield Measured(jump.value, jump.tolerance, jump.unit, f"{trip.name}: {jump.where}")
-            elif any(jump.stays) and is_explained(bench, trip.path, s):
+            elif any(jump.stays) and is_explained(cutoffs(bench), trip.path, s):
                 explained += 1
             else:
                 yield from measured(jump, f"{trip.name} {_place(trip.path, s)}")
     if explained:
-        yield Measured(0, LIMITS[0], UNITS[0], f"{explained} jumps, each at a cutoff found before")
+        yield Measured(0, LIMITS[0], UNITS[0], f"{explained} jumps, each at a cutoff of pairs")
     if len(left_out) == len(trips):
         raise NotApplicableError("; ".join(left_out))
 
@@ -168,10 +175,10 @@ def _found(bench: Bench, trip: Trip) -> list[tuple[float, Jump | Measured]]:
         return list(search(bench, trip.path, trip.shorter, trip.reference))
 
 
-def is_explained(bench: Bench, path: Path, s: float) -> bool:
-    """Return whether a pair that moves is at a cutoff that was found before."""
+def is_explained(cutoffs: Sequence[float], path: Path, s: float) -> bool:
+    """Return whether a pair that moves is at a cutoff."""
     distances = image_distances(path, s)
-    return any((np.abs(distances - r) < EXPLAINED).any() for r in bench.cutoffs)
+    return any((np.abs(distances - r) < EXPLAINED).any() for r in cutoffs)
 
 
 def _place(path: Path, s: float) -> str:

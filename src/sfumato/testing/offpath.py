@@ -16,6 +16,7 @@ from sfumato.testing.bench import Bench
 from sfumato.testing.jumps import UNITS, Trip, jump_at, measured, searched
 from sfumato.testing.paths import flight, push, span
 from sfumato.testing.result import Measured, NotApplicableError
+from sfumato.testing.smoothness import cutoffs_of
 
 ANGLES = (math.radians(55), math.radians(176))
 """Between which an angle is opened."""
@@ -41,6 +42,7 @@ MIDDLE = np.array([3, -25, 150, 150, -25, 3]) / 256
 
 def all_pairs(bench: Bench) -> Iterator[Measured]:
     """A lump of all elements is dilated until every pair of atoms is far apart."""
+    bench.require_molecules()
     base = structures.lump(bench.elements, bench.rng("lump"))
     centered = structures.moved(base, base.positions - base.positions.mean(axis=0))
     nearest = min(structures.distances(base))
@@ -48,11 +50,13 @@ def all_pairs(bench: Bench) -> Iterator[Measured]:
     grow = (bench.settings.reach / nearest) ** (np.arange(count) / (count - 1))
     short = DILATED ** (np.arange(count // 2) / (count // 2 - 1))
     path = Line(centered, centered.positions)
-    yield from searched(bench, [Trip("dilated lump", path, grow - 1, bench.reference, short - 1)])
+    trip = Trip("dilated lump", path, grow - 1, bench.reference, short - 1)
+    yield from searched(bench, [trip], cutoffs_of)
 
 
 def angle(bench: Bench) -> Iterator[Measured]:
     """An angle opens from 55° to 176°, with different elements; a torsion turns once around."""
+    bench.require_molecules()
     count = bench.count
     trips = []
     for a, b, c in structures.triples(bench.elements)[: 1 if bench.few else 3]:
@@ -83,11 +87,12 @@ def angle(bench: Bench) -> Iterator[Measured]:
                 bench.reference,
             )
         )
-    yield from searched(bench, trips)
+    yield from searched(bench, trips, cutoffs_of)
 
 
 def coordination(bench: Bench) -> Iterator[Measured]:
     """A fifth neighbor comes to an atom that has four."""
+    bench.require_molecules()
     base, direction = structures.four_neighbors(bench.elements)
     z, center = int(base.numbers[-1]), int(base.numbers[0])
     start, end = APPROACH[0], APPROACH[1] * structures.bond(z, center)
@@ -97,9 +102,8 @@ def coordination(bench: Bench) -> Iterator[Measured]:
     arms[-1] = -direction
     places = np.linspace(0, start - end, bench.count * 2 // 3)
     path = Line(structures.moved(base, positions), arms)
-    yield from searched(
-        bench, [Trip(f"fifth neighbor of {chemical_symbols[center]}", path, places, bench.reference)]
-    )
+    trip = Trip(f"fifth neighbor of {chemical_symbols[center]}", path, places, bench.reference)
+    yield from searched(bench, [trip], cutoffs_of)
 
 
 def random_paths(bench: Bench) -> Iterator[Measured]:
@@ -114,7 +118,7 @@ def random_paths(bench: Bench) -> Iterator[Measured]:
         if kind != "cluster":  # large: one path is enough
             flying = flight(base, bench.point(base).forces, bench.rng(f"{kind} flight"))
             trips.append(_wander(bench, f"{kind}, dynamics", base, flying, kind))
-    yield from searched(bench, trips)
+    yield from searched(bench, trips, cutoffs_of)
 
 
 def _wander(bench: Bench, name: str, base: System, path: Path, kind: str) -> Trip:
@@ -140,11 +144,12 @@ def own_structures(bench: Bench) -> Iterator[Measured]:
         )
         flying = flight(base, point.forces, bench.rng(f"own flight {k}"))
         trips.append(_wander(bench, f"{name}, dynamics", base, flying, "own"))
-    yield from searched(bench, trips)
+    yield from searched(bench, trips, cutoffs_of)
 
 
 def in_line(bench: Bench) -> Iterator[Measured]:
     """Three atoms exactly in line, and four: finite, and the limit of what is nearly so."""
+    bench.require_molecules()
     left_out = []
     bases = structures.lines(bench.elements, bench.rng("line"))[: 1 if bench.few else None]
     for base, name in bases:

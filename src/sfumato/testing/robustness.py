@@ -22,6 +22,9 @@ SHRINKS = 1e-3
 COMPRESSED = np.linspace(0.30, 0.03, 20)
 """Å, distances of the compression scan."""
 
+MOVED = 0.1
+"""Å, by which atoms are moved to see whether anything changes."""
+
 FLAT_CELL = np.array([[3.0, 0, 0], [0, 3.0, 0], [3.0, 3.0, 0]])
 """Å: three vectors in one plane."""
 
@@ -37,6 +40,26 @@ def accepted(bench: Bench) -> Iterator[Measured]:
                     yield Measured(1, 0, "refused", str(error))
             else:
                 yield Measured(0, 0, "refused", kind)
+
+
+def responds(bench: Bench) -> Iterator[Measured]:
+    """Energies and forces change when atoms move: what never changes would pass every other check."""
+    names = []
+    for kind, base in bench.available("molecule", "cluster", "crystal").items():
+        rng = bench.rng(f"responds {kind}")
+        here = bench.point(base)
+        there = bench.point(
+            structures.moved(base, base.positions + rng.uniform(-MOVED, MOVED, base.positions.shape))
+        )
+        energy, force = bench.noise(base)
+        change = float(np.abs(there.forces - here.forces).max())
+        if abs(there.energy - here.energy) > MARGIN * energy or change > MARGIN * force:
+            yield Measured(0, 0, "silent", kind)
+            return
+        names.append(kind)
+    yield Measured(
+        1, 0, "silent", f"{', '.join(names)}: the same energy and forces after atoms moved by {MOVED:g} Å"
+    )
 
 
 def noise(bench: Bench) -> Iterator[Measured]:
@@ -80,6 +103,7 @@ def short_range(bench: Bench) -> Iterator[Measured]:
     """
     from ase.data import chemical_symbols
 
+    bench.require_molecules()
     for z in dict.fromkeys(bench.elements[:2]):
         path = [structures.system([z, z], np.array([[0, 0, 0], [r, 0, 0]])) for r in COMPRESSED]
         points = bench.points(path)

@@ -7,6 +7,7 @@ the graph ends is not: paths are searched.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -66,8 +67,18 @@ def _describe(base: System, swap: Swap) -> str:
     )
 
 
+def cutoffs_of(bench: Bench) -> list[float]:
+    """Return the distances in Å at which pairs jump; they are searched for if that was not done before."""
+    if bench.cutoffs is None:
+        with suppress(Exception):  # a finding of the check itself
+            list(cutoff(bench))
+    return bench.cutoffs or []
+
+
 def cutoff(bench: Bench) -> Iterator[Measured]:
     """Atoms of a pair, or one of three atoms, pulled apart: no step where the graph loses an edge."""
+    bench.require_molecules()
+    bench.cutoffs = []
     left_out: list[str] = []
     searched_any = False
     every = list(_few_atoms(bench.elements))
@@ -120,4 +131,4 @@ def third_atom(bench: Bench) -> Iterator[Measured]:
     path, length = sliding(base, structures.fragments(base, bench.elements), bench.rng("slide"))
     atom = int(np.argmax(np.abs(path.direction).any(axis=1)))
     places = np.linspace(0, length, 2 * bench.count // 3)
-    yield from searched(bench, [Trip(f"atom {atom} moved", path, places, base)])
+    yield from searched(bench, [Trip(f"atom {atom} moved", path, places, base)], cutoffs_of)
