@@ -12,11 +12,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sfumato.metrics.smoothness import checked, increasing, labeled_frames, require_finite
+from sfumato.metrics.arrays import checked, increasing, labeled_frames, require_finite
 from sfumato.systems import Floats, Ints
 
 CLOSED = 1e-6
 """Å; a path that ends this close to one period after its start repeats its first frame."""
+
+
+ENERGY_TOLERANCE, SLOPE_TOLERANCE = 1e-3, 0.1
+"""eV and eV/Å; how far a stationary point must stand out, see docs/metrics.md."""
+
+MANY = 4
+"""Maxima of a curve; the valleys beside more are searched for all at once."""
 
 
 class StationaryPoints(NamedTuple):
@@ -40,15 +47,32 @@ def peaks(curve: Floats) -> tuple[Ints, Floats]:
         last = np.append(first[1:], len(curve)) - 1
         y = curve[first]
     rising = y[1:] > y[:-1]
-    tops = np.flatnonzero(rising[:-1] & ~rising[1:]) + 1
+    tops = (np.flatnonzero(rising[:-1] & ~rising[1:]) + 1).tolist()
+    if len(tops) > MANY:
+        heights = y[tops] - np.maximum(_valleys(y, tops, -1), _valleys(y, tops, 1))
+    else:
+        heights = np.array(
+            [y[p] - max(_valley(y[p - 1 :: -1], y[p]), _valley(y[p + 1 :], y[p])) for p in tops]
+        )
+    return (first[tops] + last[tops]) // 2, heights.astype(float)
 
-    def valley(side: Floats, top: float) -> float:
-        higher = side > top
-        end = int(higher.argmax())
-        return float((side[:end] if higher[end] else side).min())
 
-    heights = [y[p] - max(valley(y[p - 1 :: -1], y[p]), valley(y[p + 1 :], y[p])) for p in tops.tolist()]
-    return (first[tops] + last[tops]) // 2, np.array(heights, dtype=float)
+def _valley(side: Floats, top: float) -> float:
+    """Return the lowest value on a way from a top until it is higher or ends."""
+    higher = side > top
+    end = int(higher.argmax())
+    return float((side[:end] if higher[end] else side).min())
+
+
+def _valleys(curve: Floats, tops: list[int], way: int) -> Floats:
+    """Return `_valley` of many tops to the left (−1) or to the right (1) at once."""
+    y, places = curve[::way], np.array(tops)
+    if way < 0:
+        places = len(y) - 1 - places
+    after = np.arange(len(y)) > places[:, None]
+    higher = after & (y > y[places][:, None])
+    reached = np.logical_or.accumulate(higher, axis=1)
+    return np.asarray(np.where(after & ~reached, y, np.inf).min(axis=1))
 
 
 def distinct(coordinate: Floats, period: float | None) -> slice:
@@ -108,8 +132,8 @@ def stationary_points(
     coordinate: ArrayLike,
     energy: ArrayLike,
     *,
-    energy_tolerance: float = 1e-3,
-    slope_tolerance: float = 0.1,
+    energy_tolerance: float = ENERGY_TOLERANCE,
+    slope_tolerance: float = SLOPE_TOLERANCE,
     period: float | None = None,
 ) -> StationaryPoints:
     """Count the minima, maxima and inflections of E(b) that stand out by more than a tolerance.
@@ -164,8 +188,8 @@ def spurious_points(
     reference_energy: ArrayLike,
     energy: ArrayLike,
     *,
-    energy_tolerance: float = 1e-3,
-    slope_tolerance: float = 0.1,
+    energy_tolerance: float = ENERGY_TOLERANCE,
+    slope_tolerance: float = SLOPE_TOLERANCE,
     period: float | None = None,
 ) -> StationaryPoints:
     """Count the minima, maxima and inflections that a prediction has beyond those of the reference.
@@ -219,14 +243,17 @@ def excess_variation(
     b, *curves = labeled_curves(coordinate, reference_energy, energy)
     once = distinct(b, period)
 
-    def beyond(E: Floats) -> float:
-        E = E[once]
-        if period is not None:
-            around = float(np.abs(np.diff(np.append(E, E[0]))).sum())
-            return around - 2 * float(E.max() - E.min())
-        return float(np.abs(np.diff(E)).sum() - (E[0] - E.min()) - (E[-1] - E.min()))
+    expected, counted = (variation_beyond(E[once], period is not None) for E in curves)
+    return counted - expected
 
-    return beyond(curves[1]) - beyond(curves[0])
+
+def variation_beyond(energy: Floats, closed: bool = False) -> float:
+    """Return V of `excess_variation` of one curve, (F,) eV; of a closed path each point once."""
+    E = energy
+    if closed:
+        around = float(np.abs(np.diff(np.append(E, E[0]))).sum())
+        return around - 2 * float(E.max() - E.min())
+    return float(np.abs(np.diff(E)).sum() - (E[0] - E.min()) - (E[-1] - E.min()))
 
 
 class WellErrors(NamedTuple):
@@ -258,12 +285,12 @@ def well_and_wall(coordinate: ArrayLike, reference_energy: ArrayLike, energy: Ar
     b, target, predicted = labeled_curves(coordinate, reference_energy, energy)
     if len(b) < 2:
         return WellErrors(math.nan, math.nan, math.nan)
-    (x0, depth0, wall0), (x1, depth1, wall1) = _well(b, target), _well(b, predicted)
+    (x0, depth0, wall0), (x1, depth1, wall1) = well_of(b, target), well_of(b, predicted)
     return WellErrors(x1 - x0, depth1 - depth0, wall1 - wall0)
 
 
-def _well(b: Floats, E: Floats) -> tuple[float, float, float]:
-    """Return the position of the minimum, the depth and the wall of one curve."""
+def well_of(b: Floats, E: Floats) -> tuple[float, float, float]:
+    """Return the position of the minimum in Å, depth and wall in eV of one curve of two frames or more."""
     m = int(np.argmin(E))
     position, bottom = math.nan, 0.0
     if 0 < m < len(b) - 1:

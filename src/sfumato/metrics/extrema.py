@@ -8,6 +8,7 @@ becomes a barrier or a well as soon as the rest of the molecule pulls at the bon
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -15,9 +16,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 
-from sfumato.metrics.curves import distinct, labeled_curves, peaks
-from sfumato.metrics.smoothness import checked
-from sfumato.systems import Bools, Floats
+from sfumato.metrics.arrays import checked, increasing, labeled_frames, require_finite
+from sfumato.metrics.curves import distinct, peaks
+from sfumato.systems import Bools, Floats, Ints
 
 FLOOR = 1e-3
 """eV; extrema lower than this are never reported, those higher than `CEILING` times it always."""
@@ -125,7 +126,8 @@ def excess_energy(coordinate: Floats, reference_energy: Floats, energy: Floats) 
     if 2 * half + 1 < NARROWEST:
         return np.zeros(len(coordinate))
     error = np.diff(energy - reference_energy) / steps
-    course = np.median(sliding_window_view(np.pad(error, half, mode="edge"), 2 * half + 1), axis=1)
+    padded = np.concatenate([np.full(half, error[0]), error, np.full(half, error[-1])])
+    course = np.partition(sliding_window_view(padded, 2 * half + 1), half, axis=1)[:, half]
     return np.concatenate([[0.0], np.cumsum((error - course) * steps)])
 
 
@@ -165,56 +167,157 @@ def false_extrema(
         ValueError: a wrong shape, no labeled frame, a prediction that is not finite, a coordinate that does
             not increase, a path longer than its period, or a floor that is not positive.
     """
+    reference = curve_reference(coordinate, reference_energy, period=period, floor=floor)
+    return extrema_beyond(reference, reference.predicted(energy))
+
+
+Peaks = tuple[Ints, Floats]
+"""Of a curve: what `curves.peaks` returns."""
+
+
+@dataclass(frozen=True, eq=False)
+class CurveReference:
+    """A reference curve as the numbers about its shape need it, the same for every prediction.
+
+    Args:
+        frames: F, of the whole curve.
+        used: (f,) the frames that count: labeled, and each point of a closed path once.
+        coordinate: (f,) Å there.
+        energy: (f,) eV there.
+        period: Å, of a path that closes on itself; None for one with two ends.
+        floor: eV, the least height that counts.
+        b: (f,) or (3f,) Å: the coordinate, of a closed path with a turn before and after.
+        target: (f,) or (3f,) eV, the energy likewise.
+        real: 1 → the maxima of the target, −1 → its minima, of at least `FLOOR`.
+        bends: place, kind and height in eV/Å of the extrema of its slope.
+        steepest: eV/Å, beyond its minimum.
+    """
+
+    frames: int
+    used: Ints
+    coordinate: Floats
+    energy: Floats
+    period: float | None
+    floor: float
+    b: Floats
+    target: Floats
+    real: dict[int, list[Extremum]]
+    bends: list[tuple[float, int, float]]
+    steepest: float
+
+    def predicted(self, energy: ArrayLike) -> Floats:
+        """Return a predicted curve in the frames that count, (f,) eV.
+
+        Args:
+            energy: (F,) eV.
+
+        Raises:
+            ValueError: a wrong shape, or a value in these frames that is not finite.
+        """
+        return require_finite(
+            checked(energy, (self.frames,), "predicted energy"), self.used, "predicted energy"
+        )
+
+    def around(self, curve: Floats) -> Floats:
+        """Return a curve, (f,), as `target` is: of a closed path with a turn before and after."""
+        return curve if self.period is None else np.tile(curve, 3)
+
+
+def curve_reference(
+    coordinate: ArrayLike, reference_energy: ArrayLike, *, period: float | None = None, floor: float = FLOOR
+) -> CurveReference:
+    """Prepare a reference curve for many predictions.
+
+    Args:
+        coordinate: (F,) Å, increasing.
+        reference_energy: (F,) eV; nan where the reference failed.
+        period: Å, of a path that closes on itself.
+        floor: eV, the least height that counts.
+
+    Raises:
+        ValueError: as `false_extrema`.
+    """
     if not floor > 0:
         raise ValueError(f"floor: must be a positive number of eV, got {floor}")
-    b, target, predicted = labeled_curves(coordinate, reference_energy, energy)
-    once = distinct(b, period)
-    b, target, predicted = b[once], target[once], predicted[once]
-    noise = energy_noise(b, predicted)
-    threshold = min(max(floor, NOISE_FACTOR * noise), CEILING * floor)
-    inside = np.ones(len(b), dtype=bool)
+    b = checked(coordinate, (None,), "coordinate")
+    target = checked(reference_energy, b.shape, "reference energy")
+    used = labeled_frames(target)
+    used = used[distinct(increasing(b[used]), period)]
+    b, target = b[used], target[used]
+    once, energy = b, target
     if period is not None:
-        inside = np.repeat([False, True, False], len(b))
-        b = np.concatenate([b - period, b, b + period])
-        target, predicted = np.tile(target, 3), np.tile(predicted, 3)
-    excess = excess_energy(b, target, predicted)
-    bearable = _bearable(b, target, predicted - excess)
-    bends = _bends(b, target, predicted, threshold)
+        b, target = np.concatenate([b - period, b, b + period]), np.tile(target, 3)
+    real = {sign: _maxima(b, peaks(sign * target), FLOOR) for sign in (1, -1)}
+    steepest, bends = 0.0, []
+    if len(b) > 2:
+        steps = np.diff(b)
+        slope = np.diff(target) / steps
+        bends = _slope_extrema(b, {kind: peaks(kind * slope) for kind in (1, -1)}, -math.inf)
+        beyond = slice(int(target.argmin()), None)
+        steepest = float((np.diff(target[beyond]) / np.diff(b[beyond])).max(initial=0.0))
+    return CurveReference(
+        len(np.asarray(coordinate)), used, once, energy, period, floor, b, target, real, bends, steepest
+    )
+
+
+def extrema_beyond(
+    reference: CurveReference,
+    predicted: Floats,
+    tops: dict[int, Peaks] | None = None,
+    bends: dict[int, Peaks] | None = None,
+) -> FalseExtrema:
+    """Return what `false_extrema` returns.
+
+    Args:
+        reference: of `curve_reference`.
+        predicted: (f,) eV, in the frames that count.
+        tops: peaks of the predicted curve (1) and of its negative (−1), if they are known already; of an
+            open path only.
+        bends: likewise of its slope.
+    """
+    b, target = reference.b, reference.target
+    noise = energy_noise(reference.coordinate, predicted)
+    threshold = min(max(reference.floor, NOISE_FACTOR * noise), CEILING * reference.floor)
+    closed, energy = reference.period is not None, reference.around(predicted)
+    if tops is None or closed:
+        tops = {sign: peaks(sign * energy) for sign in (1, -1)}
+    if len(b) > 2 and (bends is None or closed):
+        slope = np.diff(energy) / np.diff(b)
+        bends = {kind: peaks(kind * slope) for kind in (1, -1)}
+    excess = excess_energy(b, target, energy)
+    bearable = _bearable(reference, energy - excess)
+    stretches = _bends(reference, bends, threshold) if bends is not None and len(b) > 2 else []
     found = []
     for sign in (1, -1):
-        bumps = _maxima(b, sign * excess, threshold, reach=WINDOW / 2)
+        bumps = _maxima(b, peaks(sign * excess), threshold, sign * excess)
         bumps = [x for x in bumps if bearable[np.searchsorted(b, x.position)]]
-        own = [bend for kind, *bend in bends if kind == sign]
-        false = _false(b, sign * target, sign * predicted, bumps, own, threshold, sign < 0 and period is None)
-        kept = [x for x in false if b[inside][0] <= x.position <= b[inside][-1]]
+        own = [bend for kind, *bend in stretches if kind == sign]
+        false = _false(reference, sign, _maxima(b, tops[sign], threshold), bumps, own)
+        inside = reference.coordinate
+        kept = [x for x in false if inside[0] <= x.position <= inside[-1]]
         found.append(tuple(sorted(kept, key=lambda x: -x.height)))
     return FalseExtrema(found[0], found[1], noise, threshold)
 
 
 def _false(
-    b: Floats,
-    target: Floats,
-    energy: Floats,
+    reference: CurveReference,
+    sign: int,
+    own: list[Extremum],
     bumps: list[Extremum],
     bends: list[list[float]],
-    threshold: float,
-    pinned: bool,
 ) -> list[Extremum]:
-    """Return the false maxima of a curve (of wells: of the negative curve).
+    """Return the false maxima of a curve, or its false minima.
 
     Args:
-        b: (F,) Å.
-        target: (F,) eV, of the reference.
-        energy: (F,) eV, of the prediction.
+        reference: of `curve_reference`.
+        sign: 1: maxima, −1: minima.
+        own: of the prediction.
         bumps: of the excess.
         bends: from, to, in Å; what counts of the bumps, and what belongs to one bump.
-        threshold: eV.
-        pinned: whether the maximum next to the reference's highest is real wherever it is.
     """
-    own, real = _maxima(b, energy, threshold), _maxima(b, target, FLOOR)
-    top = int(target.argmax())
-    highest = float(b[top]) if pinned and 0 < top < len(b) - 1 else None
-    stationary = _unmatched(own, real, highest)
+    b, top = reference.b, int((sign * reference.target).argmax())
+    pinned = sign < 0 and reference.period is None and 0 < top < len(b) - 1
+    stationary = _unmatched(own, reference.real[sign], float(b[top]) if pinned else None)
     found = []
     for first, last in bends:
         near = [x for x in stationary if first <= x.position <= last]
@@ -225,12 +328,21 @@ def _false(
     return found + stationary
 
 
-def _maxima(b: Floats, curve: Floats, least: float, reach: float = math.inf) -> list[Extremum]:
-    """Return the maxima at least so high, looking for descents no further than `reach` from each."""
-    places, heights = peaks(curve)
-    if reach < math.inf:
+def _maxima(b: Floats, found: Peaks, least: float, curve: Floats | None = None) -> list[Extremum]:
+    """Return the maxima at least so high.
+
+    Args:
+        b: (f,) Å.
+        found: the peaks of a curve.
+        least: height that counts.
+        curve: (f,); given, heights are those within half a `WINDOW` of each maximum.
+    """
+    places, heights = found
+    high = heights >= least  # a descent cannot be longer on a part of the way
+    places, heights = places[high], heights[high]
+    if curve is not None:
         for k, p in enumerate(places):
-            near = np.flatnonzero(np.abs(b - b[p]) <= reach)
+            near = np.flatnonzero(np.abs(b - b[p]) <= WINDOW / 2)
             inner, own = peaks(curve[near])
             heights[k] = own[inner == p - near[0]].max(initial=0.0)
     return [Extremum(float(b[p]), float(h)) for p, h in zip(places, heights) if h >= least]
@@ -256,26 +368,26 @@ def _unmatched(own: list[Extremum], real: list[Extremum], pinned: float | None) 
     return left
 
 
-def _bends(b: Floats, target: Floats, energy: Floats, threshold: float) -> list[tuple[int, float, float]]:
-    """Return the stretches between neighboring extrema of the slope that the reference lacks.
+def _slope_extrema(b: Floats, found: dict[int, Peaks], least: float) -> list[tuple[float, int, float]]:
+    """Return place in Å, kind (1: maximum) and height in eV/Å of the extrema of a slope."""
+    middle = (b[1:] + b[:-1]) / 2
+    return [(x.position, kind, x.height) for kind in (1, -1) for x in _maxima(middle, found[kind], least)]
+
+
+def _bends(
+    reference: CurveReference, found: dict[int, Peaks], threshold: float
+) -> list[tuple[int, float, float]]:
+    """Return the stretches between neighboring extrema of the predicted slope that the reference lacks.
 
     Returns:
         Kind (1: from a maximum of the slope to a minimum, −1: from a minimum to a maximum), and the first and
         last frame in Å. A pair of which each is within `REACH` of one of the reference is its own bend.
     """
-    if len(b) < 3:
-        return []
-    steps, middle = np.diff(b), (b[1:] + b[:-1]) / 2
-    least = 2 * threshold / float(np.median(steps))
-
-    def extrema(curve: Floats) -> list[tuple[float, int, float]]:
-        slope = np.diff(curve) / steps
-        return [
-            (x.position, kind, x.height) for kind in (1, -1) for x in _maxima(middle, kind * slope, least)
-        ]
-
-    own, known = sorted(extrema(energy)), set()
-    for place, kind, _ in sorted(extrema(target), key=lambda x: -x[2]):
+    b = reference.b
+    least = 2 * threshold / float(np.median(np.diff(b)))
+    own, known = sorted(_slope_extrema(b, found, least)), set()
+    expected = [x for x in reference.bends if x[2] >= least]
+    for place, kind, _ in sorted(expected, key=lambda x: -x[2]):
         near = [x for x in own if x[1] == kind and x not in known and abs(x[0] - place) <= REACH]
         if near:
             known.add(min(near, key=lambda x: abs(x[0] - place)))
@@ -286,10 +398,9 @@ def _bends(b: Floats, target: Floats, energy: Floats, threshold: float) -> list[
     ]
 
 
-def _bearable(b: Floats, target: Floats, course: Floats) -> Bools:
-    """Return the frames, (F,), where a curve is no steeper than the reference beyond its minimum."""
+def _bearable(reference: CurveReference, course: Floats) -> Bools:
+    """Return the frames, (f,), where a curve is no steeper than the reference beyond its minimum."""
+    b = reference.b
     if len(b) < 3:
         return np.zeros(len(b), dtype=bool)
-    beyond = slice(int(target.argmin()), None)
-    steepest = float((np.diff(target[beyond]) / np.diff(b[beyond])).max(initial=0.0))
-    return np.asarray(np.abs(np.gradient(course, b)) <= steepest)
+    return np.asarray(np.abs(np.gradient(course, b)) <= reference.steepest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sfumato.metrics.smoothness import Sides, check_minimum, checked, labeled_frames, require_finite
+from sfumato.metrics.arrays import Sides, check_minimum, checked, labeled_frames, require_finite
 from sfumato.systems import Floats
 
 

@@ -7,13 +7,20 @@ without frames) is nan, which reports print as "n/a"; a prediction that is not f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sfumato.metrics.arrays import (
+    Sides,
+    check_minimum,
+    checked,
+    increasing,
+    labeled_frames,
+    require_finite,
+)
 from sfumato.systems import Floats, Ints
 from sfumato.words import nearest
 
@@ -22,29 +29,6 @@ Minimum = Literal["reference", "own"]
 
 OUTSIDE = 0.1
 """Å from the minimum; beyond, the FSD no longer reads where the well sits."""
-
-
-class Sides(NamedTuple):
-    """A number over the whole scan and over its two sides; nan where a side has fewer than two frames.
-
-    The frame of the reference minimum belongs to both sides.
-    """
-
-    full: float
-    compress: float
-    stretch: float
-
-    @classmethod
-    def of_frames(cls, values: Floats, minimum: int, reduce: Callable[[Floats], float]) -> Sides:
-        """Reduce one value per frame, (F,), over each side of frame `minimum`."""
-        parts = (values, values[: minimum + 1], values[minimum:])
-        return cls(*(float(reduce(part)) if len(part) >= 2 else math.nan for part in parts))
-
-    @classmethod
-    def of_intervals(cls, values: Floats, minimum: int, reduce: Callable[[Floats], float]) -> Sides:
-        """Reduce one value per interval between frames, (F − 1,), over each side of frame `minimum`."""
-        parts = (values, values[:minimum], values[minimum:])
-        return cls(*(float(reduce(part)) if len(part) else math.nan for part in parts))
 
 
 @dataclass(frozen=True)
@@ -94,91 +78,98 @@ def _check_word(what: str, word: str, valid: tuple[str, ...]) -> None:
         raise ValueError(f"{what}: {word!r} is not one of {', '.join(valid)}; {nearest(str(word), valid)}")
 
 
-def checked(values: ArrayLike, shape: tuple[int | None, ...], what: str) -> Floats:
-    """Return `values` as floats of the expected shape (None: any length), or say what is wrong."""
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape)):
-        expected = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
-        raise ValueError(f"{what}: expected shape {expected}, got {array.shape}")
-    return array
+@dataclass(frozen=True, eq=False)
+class FSDReference:
+    """A scan's reference as the FSD needs it, the same for every prediction.
 
-
-def labeled_frames(*references: Floats) -> Ints:
-    """Return the frames in which every reference array, each (F, …), is finite.
-
-    Raises:
-        ValueError: there are none.
+    Args:
+        settings: of the FSD.
+        used: (f,) the frames that count.
+        length: (f,) Å, the coordinate there.
+        log_square: (f,) ln max(R, ε²), R the squared force change in (eV/Å)².
+        minimum: the lowest of these frames.
+        zero: (N, 3) eV/Å, the force there.
+        shape: (F, N, 3) of the forces of all frames.
     """
-    finite = np.logical_and.reduce([np.isfinite(r).reshape(len(r), -1).all(axis=1) for r in references])
-    if not finite.any():
-        raise ValueError("no frame has a finite reference: there is nothing to compare with")
-    return np.flatnonzero(finite)
+
+    settings: FSDSettings
+    used: Ints
+    length: Floats
+    log_square: Floats
+    minimum: int
+    zero: Floats
+    shape: tuple[int, ...]
 
 
-def require_finite(values: Floats, frames: Ints, what: str) -> Floats:
-    """Return `values[frames]`, or name the frames in which it is not finite.
+class FSDNumbers(NamedTuple):
+    """What is read off one log-ratio: `fsd`, `fsd_outside` and `fsd_position`."""
 
-    Raises:
-        ValueError: a value in `frames` is not finite.
-    """
-    chosen = values[frames]
-    bad = frames[~np.isfinite(chosen).reshape(len(chosen), -1).all(axis=1)]
-    if len(bad):
-        listed = ", ".join(map(str, bad[:8])) + (", …" if len(bad) > 8 else "")
-        raise ValueError(f"{what}: not finite in {len(bad)} of {len(frames)} frames ({listed})")
-    return chosen
+    whole: Sides
+    outside: Sides
+    position: float
 
 
-def check_minimum(minimum: int, frames: int) -> int:
-    """Return `minimum` if it is one of `frames` frame numbers counted from 0.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if not 0 <= minimum < frames:
-        raise ValueError(f"minimum: frame {minimum} is not one of 0…{frames - 1}")
-    return int(minimum)
-
-
-def increasing(coordinate: Floats) -> Floats:
-    """Return the coordinate, (F,), if it increases from frame to frame.
-
-    Raises:
-        ValueError: it does not, or is not finite.
-    """
-    if not (np.diff(coordinate) > 0).all():
-        raise ValueError("coordinate: must be finite and increase from frame to frame")
-    return coordinate
-
-
-def _log_ratio(
+def fsd_reference(
     coordinate: ArrayLike,
     reference_energy: ArrayLike,
     reference_forces: ArrayLike,
-    forces: ArrayLike,
-    *,
-    settings: FSDSettings,
-    energy: ArrayLike | None,
-) -> tuple[Floats, Floats, int]:
-    """Return the coordinate and L of the frames used, and the reference minimum among them."""
+    settings: FSDSettings = FSDSettings(),
+) -> FSDReference:
+    """Prepare the reference of a scan for the FSDs of many predictions.
+
+    Args:
+        coordinate: (F,) bond length in Å, increasing.
+        reference_energy: (F,) eV; nan where the reference failed.
+        reference_forces: (F, N, 3) eV/Å; nan likewise.
+        settings: floor, grid, coordinate and minimum.
+
+    Raises:
+        ValueError: no labeled frame, a wrong shape, or a coordinate that does not increase.
+    """
     length = checked(coordinate, (None,), "coordinate")
     target = checked(reference_energy, (len(length),), "reference energy")
     truth = checked(reference_forces, (len(length), None, 3), "reference forces")
-    predicted = checked(forces, truth.shape, "predicted forces")
     used = labeled_frames(target, truth)[:: settings.stride]
-    predicted, truth = require_finite(predicted, used, "predicted forces"), truth[used]
+    shape, truth = truth.shape, truth[used]
     m = int(np.argmin(target[used]))
-    zero = truth[m]
-    if settings.minimum == "own":
+    log_square = _log_square(truth - truth[m], settings)
+    return FSDReference(settings, used, increasing(length[used]), log_square, m, truth[m], shape)
+
+
+def fsd_numbers(reference: FSDReference, forces: ArrayLike, energy: ArrayLike | None = None) -> FSDNumbers:
+    """Return `fsd`, `fsd_outside` and `fsd_position` of a prediction at the cost of one.
+
+    Args:
+        reference: of `fsd_reference`.
+        forces: (F, N, 3) predicted, eV/Å.
+        energy: (F,) predicted, eV; needed for `minimum="own"` only.
+
+    Raises:
+        ValueError: a prediction that is not finite, or a wrong shape.
+    """
+    settings, length, m = reference.settings, reference.length, reference.minimum
+    slopes = _slopes(length, _log_ratio(reference, forces, energy), settings)
+    return FSDNumbers(
+        Sides.of_intervals(slopes, m, np.max),
+        _outside(length, slopes, m, OUTSIDE),
+        _position(length, slopes, m),
+    )
+
+
+def _log_square(change: Floats, settings: FSDSettings) -> Floats:
+    return np.asarray(np.log(np.maximum((change**2).sum(axis=(1, 2)), settings.floor**2)))
+
+
+def _log_ratio(reference: FSDReference, forces: ArrayLike, energy: ArrayLike | None) -> Floats:
+    """Return L of the frames used, (f,)."""
+    used, zero = reference.used, reference.zero
+    predicted = require_finite(checked(forces, reference.shape, "predicted forces"), used, "predicted forces")
+    if reference.settings.minimum == "own":
         if energy is None:
             raise ValueError('energy: minimum="own" needs the predicted energies to find that minimum')
-        own = require_finite(checked(energy, (len(length),), "predicted energy"), used, "predicted energy")
-        zero = predicted[int(np.argmin(own))]
-
-    def log_square(change: Floats) -> Floats:
-        return np.asarray(np.log(np.maximum((change**2).sum(axis=(1, 2)), settings.floor**2)))
-
-    return increasing(length[used]), log_square(predicted - zero) - log_square(truth - truth[m]), m
+        every = checked(energy, reference.shape[:1], "predicted energy")
+        zero = predicted[int(np.argmin(require_finite(every, used, "predicted energy")))]
+    return _log_square(predicted - zero, reference.settings) - reference.log_square
 
 
 def _slopes(length: Floats, log_ratio: Floats, settings: FSDSettings) -> Floats:
@@ -214,9 +205,8 @@ def fsd_log_ratio(
 
     Source: Liu et al. 2026, Eq. 2, with a floor, as its released package computes it.
     """
-    return _log_ratio(
-        coordinate, reference_energy, reference_forces, forces, settings=settings, energy=energy
-    )[:2]
+    reference = fsd_reference(coordinate, reference_energy, reference_forces, settings)
+    return reference.length, _log_ratio(reference, forces, energy)
 
 
 def fsd_profile(
@@ -280,10 +270,8 @@ def fsd(
 
     Source: Liu et al. 2026, Eq. 3, per bond length and with a floor, as its released package computes it.
     """
-    length, log_ratio, m = _log_ratio(
-        coordinate, reference_energy, reference_forces, forces, settings=settings, energy=energy
-    )
-    return Sides.of_intervals(_slopes(length, log_ratio, settings), m, np.max)
+    reference = fsd_reference(coordinate, reference_energy, reference_forces, settings)
+    return fsd_numbers(reference, forces, energy).whole
 
 
 def fsd_outside(
@@ -316,12 +304,15 @@ def fsd_outside(
     Raises:
         ValueError: as `fsd_profile`.
     """
-    length, log_ratio, m = _log_ratio(
-        coordinate, reference_energy, reference_forces, forces, settings=settings, energy=energy
-    )
-    far = np.abs(length - length[m]) >= margin - 1e-9
-    slopes = np.where(far[1:] & far[:-1], _slopes(length, log_ratio, settings), -np.inf)
-    sides = Sides.of_intervals(slopes, m, np.max)
+    reference = fsd_reference(coordinate, reference_energy, reference_forces, settings)
+    length = reference.length
+    slopes = _slopes(length, _log_ratio(reference, forces, energy), settings)
+    return _outside(length, slopes, reference.minimum, margin)
+
+
+def _outside(length: Floats, slopes: Floats, minimum: int, margin: float) -> Sides:
+    far = np.abs(length - length[minimum]) >= margin - 1e-9
+    sides = Sides.of_intervals(np.where(far[1:] & far[:-1], slopes, -np.inf), minimum, np.max)
     return Sides(*(value if math.isfinite(value) else math.nan for value in sides))
 
 
@@ -351,14 +342,15 @@ def fsd_position(
     Raises:
         ValueError: as `fsd_profile`.
     """
-    length, log_ratio, m = _log_ratio(
-        coordinate, reference_energy, reference_forces, forces, settings=settings, energy=energy
-    )
-    slopes = _slopes(length, log_ratio, settings)
+    reference = fsd_reference(coordinate, reference_energy, reference_forces, settings)
+    return fsd_numbers(reference, forces, energy).position
+
+
+def _position(length: Floats, slopes: Floats, minimum: int) -> float:
     if not slopes.any():
         return math.nan
     largest = int(slopes.argmax())
-    return float((length[largest] + length[largest + 1]) / 2 - length[m])
+    return float((length[largest] + length[largest + 1]) / 2 - length[minimum])
 
 
 def work_energy_residual(energy: ArrayLike, forces: ArrayLike, positions: ArrayLike, minimum: int) -> Sides:
@@ -384,7 +376,11 @@ def work_energy_residual(energy: ArrayLike, forces: ArrayLike, positions: ArrayL
 
 
 def unexplained_energy(energy: Floats, forces: Floats, positions: Floats) -> Floats:
-    """Return (F − 1,) eV, the energy of each step that the trapezoid of the forces leaves."""
+    """Return (F − 1,) eV, the energy of each step that the trapezoid of the forces leaves.
+
+    Raises:
+        ValueError: a wrong shape, or a value that is not finite.
+    """
     every = np.arange(len(energy))
     E = require_finite(energy, every, "energy")
     F = require_finite(forces, every, "forces")
@@ -435,9 +431,20 @@ def work_energy_order(
     if len(E) % 2 == 0:
         raise ValueError(f"energy: {len(E)} frames are not those of a path with every step halved: 2K + 1")
     F, x = checked(forces, (len(E), None, 3), "forces"), checked(positions, (len(E), None, 3), "positions")
-    minimum = check_minimum(minimum, len(E) // 2 + 1)
     fine = unexplained_energy(E, F, x)
-    coarse = unexplained_energy(E[::2], F[::2], x[::2])
+    return order_of(unexplained_energy(E[::2], F[::2], x[::2]), fine, minimum, least)
+
+
+def order_of(coarse: Floats, fine: Floats, minimum: int, least: float = 1e-4) -> WorkEnergyOrder:
+    """Return what `work_energy_order` returns, from the residuals of all steps.
+
+    Args:
+        coarse: (K,) eV.
+        fine: (2K,) eV, on the halved steps.
+        minimum: the coarse frame, 0…K, at which the sides are split.
+        least: eV.
+    """
+    minimum = check_minimum(minimum, len(coarse) + 1)
     halves = fine.reshape(-1, 2).max(axis=1)
     # Where the third derivative changes its sign one interval leaves nothing, and its neighbors say how much.
     around = np.max([np.append(coarse[1:], 0.0), coarse, np.append(0.0, coarse[:-1])], axis=0)

@@ -14,15 +14,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sfumato.metrics.arrays import Sides, check_minimum, checked
 from sfumato.metrics.extrema import CEILING, FLOOR, NOISE_FACTOR, energy_noise
-from sfumato.metrics.smoothness import checked, unexplained_energy
+from sfumato.metrics.smoothness import WorkEnergyOrder, order_of, unexplained_energy
+from sfumato.systems import Floats
 
 LEAST = 1e-4
 """eV; smaller contradictions are rounding, also of energies in single precision that are sums over atoms."""
 
 RESOLVED = 0.3
 """Of what the change of the force allows. Smooth curves on grids that resolve them leave at most 0.2; of 459
-scans by `mindscaip-nano`, which has steep edges, none has more than three intervals that leave more than 0.3."""
+scans by `mindscaip-nano`, which has steep edges, none has more than three intervals above 0.3."""
 
 EDGES = 0.125
 """Of the intervals of a path; more that leave more than `RESOLVED` are no edges."""
@@ -60,7 +62,10 @@ def work_energy_excess(
     """
     E = checked(energy, (None,), "energy")
     F, x = checked(forces, (len(E), None, 3), "forces"), checked(positions, (len(E), None, 3), "positions")
-    residual = unexplained_energy(E, F, x)
+    return _excess(E, F, x, unexplained_energy(E, F, x), least)
+
+
+def _excess(E: Floats, F: Floats, x: Floats, residual: Floats, least: float) -> Excess:
     if not len(residual):
         return Excess(0.0, -1)
     step = np.diff(x, axis=0)
@@ -69,9 +74,46 @@ def work_energy_excess(
     allowed = np.max([np.append(change[1:], 0.0), change, np.append(0.0, change[:-1])], axis=0) / 2
     many = np.count_nonzero(residual > np.maximum(RESOLVED * allowed, least)) > EDGES * len(residual)
     excess = residual - (RESOLVED if many else 1.0) * allowed
+    worst = int(excess.argmax())
+    if excess[worst] < least:
+        return Excess(0.0, -1)
     way = np.append(0.0, np.cumsum(np.sqrt((step**2).sum(axis=(1, 2)))))
     noise = energy_noise(way, E) if (np.diff(way) > 0).all() else 0.0
-    worst = int(excess.argmax())
-    if excess[worst] < max(least, min(NOISE_FACTOR * noise, CEILING * FLOOR)):
+    if excess[worst] < min(NOISE_FACTOR * noise, CEILING * FLOOR):
         return Excess(0.0, -1)
     return Excess(float(excess[worst]), worst)
+
+
+class WorkNumbers(NamedTuple):
+    """Of one path: `work_energy_residual`, `work_energy_order` and `work_energy_excess`."""
+
+    residual: Sides
+    order: WorkEnergyOrder
+    excess: Excess
+
+
+def work_numbers(energy: ArrayLike, forces: ArrayLike, positions: ArrayLike, minimum: int) -> WorkNumbers:
+    """Return all numbers about energy and work at little more than the cost of one.
+
+    Args:
+        energy: (F,) eV along a path.
+        forces: (F, N, 3) eV/Å.
+        positions: (F, N, 3) Å; consecutive frames are joined by straight lines.
+        minimum: the frame at which the sides are split.
+
+    Returns:
+        The order is that from every other frame to every frame; a last step without a partner is left out.
+
+    Raises:
+        ValueError: a wrong shape, or a value that is not finite.
+    """
+    E = checked(energy, (None,), "energy")
+    F, x = checked(forces, (len(E), None, 3), "forces"), checked(positions, (len(E), None, 3), "positions")
+    residual = unexplained_energy(E, F, x)
+    odd = len(E) - (len(E) + 1) % 2
+    coarse = unexplained_energy(E[:odd:2], F[:odd:2], x[:odd:2])
+    return WorkNumbers(
+        Sides.of_intervals(residual, check_minimum(minimum, len(E)), np.max),
+        order_of(coarse, residual[: odd - 1], min(minimum // 2, odd // 2)),
+        _excess(E, F, x, residual, LEAST),
+    )

@@ -19,6 +19,7 @@ from rich.text import Text
 from sfumato.metrics.stats import holm
 from sfumato.protocols.bsct import analysis as bsct
 from sfumato.protocols.bsct.kinds import type_word
+from sfumato.protocols.bsct.measure import residual_name
 from sfumato.protocols.bsct.settings import Settings
 from sfumato.report.numbers import Metric, number, p_value
 from sfumato.report.tables import (
@@ -140,7 +141,7 @@ def metrics_of(settings: Settings) -> dict[str, Metric]:
     Args:
         settings: of a model; one that differs from its default is part of a number's key and title.
     """
-    fsd, work = settings.fsd.name, bsct.residual_name(settings)
+    fsd, work = settings.fsd.name, residual_name(settings)
     outside = fsd.replace("fsd", "fsd_outside", 1)
     names = {"fsd": fsd, "FSD": fsd.replace("fsd", "FSD"), "work": work, "outside": outside}
     names |= {"OUTSIDE": fsd.replace("fsd", "FSD outside", 1), "order": work.replace("residual", "order")}

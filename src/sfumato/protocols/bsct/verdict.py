@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from sfumato.metrics.work import LEAST
-from sfumato.protocols.bsct.analysis import ModelResult, residual_name
+from sfumato.protocols.bsct.analysis import ModelResult
+from sfumato.protocols.bsct.measure import residual_name
 from sfumato.protocols.bsct.settings import Settings
 from sfumato.protocols.verdict import Answer, Answered, Evidence, lacking
 from sfumato.report.numbers import number
