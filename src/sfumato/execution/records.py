@@ -10,9 +10,11 @@ import base64
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from io import FileIO
@@ -255,20 +257,61 @@ def read_records(path: Path) -> tuple[Header, dict[str, Record]]:
     Raises:
         RecordError: no header, or a damaged line anywhere but at the end.
     """
-    header, records, _ = _read(path, path.read_bytes())
+    with path.open("rb", buffering=1 << 20) as file:
+        header, records, _ = _read(path, file)
     return header, records
 
 
-def _read(path: Path, data: bytes) -> tuple[Header, dict[str, Record], int]:
-    """Header, records, and the length in bytes of the intact part of a file's data."""
-    intact = data.rfind(b"\n") + 1
-    lines = data[:intact].split(b"\n")[:-1]
-    if not lines:
+_NUMBER = rb"(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+(?:e[-+][0-9]+)?|e[-+][0-9]+))"
+
+_EVALUATED = re.compile(
+    rb'\{"key": "([0-9a-f]{64})", "status": "ok", "seconds": %s, "energy": %s, '
+    rb'"forces": \{"shape": \[([1-9][0-9]{0,8}), 3\], "f8": "' % (_NUMBER, _NUMBER)
+)
+"""How nearly all lines begin; what follows is forces in base64, and the digest."""
+
+_AFTER = 4 + len(MEMBER) + DIGITS
+"""Bytes after the forces: two braces, quotes and the digest."""
+
+
+def _evaluated(line: bytes) -> Record | None:
+    """Return the record of a line with energy and forces as `_sealed` writes it; None for any other line.
+
+    The same as `_unsealed` gives in a third of the time: forces are not read character by character.
+    """
+    start = _EVALUATED.match(line)
+    if start is None or line[-_AFTER:] != b'"}' + MEMBER + _digest(line[: 2 - _AFTER] + b"}") + b'"}':
+        return None
+    forces = line[start.end() : -_AFTER]
+    seconds = float(start[2])
+    if b'"' in forces or b"\\" in forces or not forces.isascii() or not math.isfinite(seconds):
+        return None
+    return {
+        "key": start[1].decode(),
+        "status": "ok",
+        "seconds": seconds,
+        "energy": float(start[3]),
+        "forces": {"shape": [int(start[4]), 3], "f8": forces.decode()},
+    }
+
+
+def _read(path: Path, file: Iterable[bytes]) -> tuple[Header, dict[str, Record], int]:
+    """Header, records, and the length in bytes of the intact part of a file, given line by line."""
+    lines = iter(file)
+    first = next(lines, b"")
+    if not first.endswith(b"\n"):
         raise RecordError(f"{path}: not a record file (no complete header line)")
-    header = Header.parse(lines[0], path)
-    sealed = MEMBER in lines[0][-40:]
+    header = Header.parse(first[:-1], path)
+    sealed, intact = MEMBER in first[-41:], len(first)
     records: dict[str, Record] = {}
-    for number, line in enumerate(lines[1:], start=2):
+    for number, whole in enumerate(lines, start=2):
+        if not whole.endswith(b"\n"):
+            break
+        intact += len(whole)
+        line = whole[:-1]
+        if (quick := _evaluated(line)) is not None:
+            records[quick["key"]], sealed = quick, True
+            continue
         try:
             record, sealed = _unsealed(line, required=sealed)
             _require_form(record)
@@ -363,7 +406,7 @@ class RecordFile:
             self._file.write(header.line())
             self.sync()
             return {}
-        present, records, intact = _read(self.path, data)
+        present, records, intact = _read(self.path, io.BytesIO(data))
         present.require(header, self.path)
         os.truncate(self.path, intact)
         return records
