@@ -360,3 +360,28 @@ def test_a_signal_writes_a_checkpoint_and_ends(data, tmp_path, name):
     assert process.returncode == 0
     assert state(folder)["progress"]["total"] == int(steps) == read_log(folder)[-1]["step"]
     assert read_log(folder)[-1]["event"] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("3", "every line has an event and a step"),
+        ('{"event": "train"}', "every line has an event and a step"),
+        ('{"event": 1, "step": 2}', "every line has an event and a step"),
+        ('{"event": "train", "step": "2"}', "every line has an event and a step"),
+        ('{"event": "train", "step": 2, "seconds": "7"}', "'seconds' is not a number"),
+        ('{"event": "train", "step": 2, "seconds": Infinity}', "'seconds' is not a number"),
+        ('{"event": "validation", "step": 2, "seconds": 1, "frames": 3}', "'loss' is not a number"),
+        (
+            '{"event": "validation", "step": 2, "loss": 1, "seconds": 1, "frames": 3, "energy": []}',
+            "'energy' is",
+        ),
+        ("[" * 20_000, "cannot be read as JSON"),
+        ("\udcff", "cannot be read as JSON"),
+    ],
+)
+def test_a_log_of_another_form_is_an_error_that_names_the_line(tmp_path, line, message):
+    text = '{"event": "start", "step": 0}\n' + line + '\n{"event": "end", "step": 3}\n'
+    (tmp_path / "log.jsonl").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=f"line 2: .*{message}"):
+        read_log(tmp_path)

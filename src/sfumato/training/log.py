@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 from sfumato.files import write_text
 
 NAME = "log.jsonl"
+
+NUMBERS = ("seconds", "loss", "energy", "forces")
+"""What is a number wherever a line has it."""
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
@@ -19,20 +23,40 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
         folder: of the run.
 
     Raises:
-        ValueError: there is no log, or a line within it cannot be read.
+        ValueError: there is no log, or a line within it cannot be read or lacks what every line has.
     """
     path = Path(folder) / NAME
     if not path.is_file():
         raise ValueError(f"{folder}: no {NAME} here, so this is not the folder of a training run")
-    lines = path.read_text().splitlines()
+    lines = path.read_bytes().splitlines()
     found = []
     for k, line in enumerate(lines):
         try:
-            found.append(json.loads(line))
-        except ValueError:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
             if k < len(lines) - 1:
                 raise ValueError(f"{path}, line {k + 1}: cannot be read as JSON") from None
+            continue
+        if lack := _lack(entry):
+            raise ValueError(f"{path}, line {k + 1}: damaged: {lack}. Restore the file, or remove the line.")
+        found.append(entry)
     return found
+
+
+def _lack(entry: Any) -> str:
+    """Say what a line of a log lacks; nothing if it is sound."""
+    if (
+        not isinstance(entry, dict)
+        or type(entry.get("event")) is not str
+        or type(entry.get("step")) is not int
+    ):
+        return "every line has an event and a step"
+    needed = ("loss", "seconds", "frames") if entry["event"] == "validation" else ()
+    for key in (*needed, *(key for key in NUMBERS if key in entry)):
+        value = entry.get(key)
+        if type(value) not in (int, float) or (key == "seconds" and not 0 <= value < math.inf):
+            return f"{key!r} is not a number"
+    return ""
 
 
 class Log:
