@@ -7,9 +7,9 @@ namespace sfumato {
 
 // What a half keeps of each pass for the later ones; rows in the order of its side.
 struct Trace {
-  float *n1, *r1, *qkv, *P, *o, *n2, *r2, *u, *s;                      // forward
-  float *g, *gf, *gu, *gn2, *g2, *go, *dS, *gqkv, *gn1;                // pull
-  float *dx, *dn1, *dqkv, *kept, *d_o, *dy, *dn2, *du, *df;            // push
+  float *n1, *r1, *qkv, *P, *o, *n2, *r2, *u, *s;        // forward
+  float *g, *gf, *gn2, *g2, *go, *dS, *gqkv, *gn1;       // pull
+  float *dx, *dn1, *dqkv, *kept, *d_o, *dy, *dn2, *du;   // push
 };
 
 struct Half {
@@ -20,20 +20,60 @@ struct Half {
   std::vector<float> series, slopes;  // (heads, degree + 1) of the angular bias and of its derivative
 };
 
+// Rows that are used within one group of windows and then no more: memory for the largest group, which stays in
+// the processor's cache. What an array has here begins with the first row of the group.
+struct Scratch {
+  float *f, *df, *gf, *gu, *dgf, *dgu;                   // hidden channels, or those of `up`
+  float *gn2, *g2, *gn1, *dgn, *dg2;                     // width
+  float *go, *dgo, *gqkv, *dgqkv, *dS;
+
+  void reserve(const Settings& s, const Side* sides, Arena& arena) {
+    size_t rows = 0, maps = 0;
+    for (int i = 0; i < 2; i++)
+      each_group(sides[i], [&](Group g) {
+        rows = std::max(rows, (size_t)(g.last_row - g.first_row));
+        maps = std::max(maps, sides[i].square[g.last_atom] - sides[i].square[g.first_atom]);
+      });
+    const size_t hidden = rows * s.hidden, up = hidden * (s.gated ? 2 : 1);
+    for (float** p : {&f, &df, &gf, &dgf}) *p = arena.take(hidden);
+    for (float** p : {&gu, &dgu}) *p = arena.take(up);
+    for (float** p : {&gn2, &g2, &gn1, &dgn, &dg2}) *p = arena.take(rows * s.width);
+    for (float** p : {&go, &dgo}) *p = arena.take(rows * s.inner);
+    for (float** p : {&gqkv, &dgqkv}) *p = arena.take(3 * rows * s.inner);
+    dS = arena.take(maps * s.heads);
+  }
+
+  // The same, addressed by the rows of the group.
+  Scratch of(const Settings& s, const Side& side, Group g) const {
+    Scratch v = *this;
+    const long row = g.first_row;
+    for (float** p : {&v.f, &v.df, &v.gf, &v.dgf}) *p -= row * s.hidden;
+    for (float** p : {&v.gu, &v.dgu}) *p -= row * s.hidden * (s.gated ? 2 : 1);
+    for (float** p : {&v.gn2, &v.g2, &v.gn1, &v.dgn, &v.dg2}) *p -= row * s.width;
+    for (float** p : {&v.go, &v.dgo}) *p -= row * s.inner;
+    for (float** p : {&v.gqkv, &v.dgqkv}) *p -= 3 * row * s.inner;
+    v.dS -= s.heads * side.square[g.first_atom];
+    return v;
+  }
+};
+
+template <int D>
 class HalfPass {
  public:
-  HalfPass(const Settings& s, const Half& half, const Side& side, Trace& trace, Bench& bench, bool only_own)
-      : s_(s), half_(half), side_(side), t_(trace), bench_(bench), only_own_(only_own) {}
+  HalfPass(const Settings& s, const Half& half, const Side& side, const Trace& trace, const Scratch& scratch, Bench& bench,
+           bool only_own)
+      : s_(s), half_(half), side_(side), t_(trace), scratch_(scratch), bench_(bench), only_own_(only_own) {}
 
   // x: rows on this side, updated; taken from rows of the other side where `other` is given.
-  void forward(const float* other, float* x, float* f) {
+  void forward(const float* other, float* x) {
     const int C = s_.width, I = s_.inner;
     each_group(side_, [&](Group g) {
+      float* f = scratch_.of(s_, side_, g).f;
       if (other) gather(g, other, x);
       each(g.rows(), [&](long i) { t_.r1[i] = norm(x + i * C, t_.n1 + i * C, C); });
       half_.qkv.forward(g.rows(), t_.n1, t_.qkv, false);
       each_head(g, [&](const Window& w, const Head& h, long at, size_t square) {
-        weigh(w, h, t_.qkv + 3 * I * at_row_ + at, 3 * I, I, t_.P + square, bench_);
+        weigh<D>(w, h, t_.qkv + 3 * I * at_row_ + at, 3 * I, I, t_.P + square, bench_);
         attend(w, h, t_.qkv + 3 * I * at_row_ + at, 3 * I, I, t_.P + square, t_.o + I * at_row_ + at, I);
       });
       half_.out.forward(asking(g), t_.o, x, true);
@@ -46,29 +86,33 @@ class HalfPass {
     });
   }
 
-  // From trace.g, the gradient by the rows, to gx, that by the rows before; adds to those of the windows.
-  void pull(float* gx) {
+  // From trace.g, the gradient by the rows, to gx, that by the rows before; adds to those of the windows. What
+  // is not kept for `second` lies in scratch.
+  void pull(float* gx, bool keep) {
     const int C = s_.width, I = s_.inner, hid = s_.hidden;
     each_group(side_, [&](Group g) {
+      const Scratch v = scratch_.of(s_, side_, g);
+      Trace t = t_;
+      if (!keep) t.gf = v.gf, t.gn2 = v.gn2, t.g2 = v.g2, t.go = v.go, t.dS = v.dS, t.gqkv = v.gqkv, t.gn1 = v.gn1;
       each_feed(g, [&](Rows rows, const FeedForward& feed) {
-        feed.down.pull(rows, t_.g, t_.gf);
-        each(rows, [&](long i) { activate_pull(u(i), sigma(i), t_.gf + i * hid, gu(i), hid, s_.gated); });
-        feed.up.pull(rows, t_.gu, t_.gn2);
+        feed.down.pull(rows, t.g, t.gf);
+        each(rows, [&](long i) { activate_pull(u(i), sigma(i), t.gf + i * hid, v.gu + i * up_, hid, s_.gated); });
+        feed.up.pull(rows, v.gu, t.gn2);
       });
-      if (only_own_) each(g.rows(), [&](long i) { copy_row(t_.g + i * C, t_.g2 + i * C, C); });
+      if (only_own_) each(g.rows(), [&](long i) { copy_row(t.g + i * C, t.g2 + i * C, C); });
       each(asking(g), [&](long i) {
-        norm_pull(t_.gn2 + i * C, t_.n2 + i * C, t_.r2[i], t_.g + i * C, t_.g2 + i * C, C);
+        norm_pull(t.gn2 + i * C, t.n2 + i * C, t.r2[i], t.g + i * C, t.g2 + i * C, C);
       });
-      half_.out.pull(asking(g), t_.g2, t_.go);
-      silence_others(g, t_.gqkv);
+      half_.out.pull(asking(g), t.g2, t.go);
+      silence_others(g, t.gqkv);
       each_head(g, [&](const Window& w, const Head& h, long at, size_t square) {
-        attend_pull(w, h, t_.qkv + 3 * I * at_row_ + at, 3 * I, I, t_.P + square, t_.go + I * at_row_ + at, I,
-                    t_.dS + square, t_.gqkv + 3 * I * at_row_ + at, side_.by_log_e + side_.keys[atom_],
+        attend_pull<D>(w, h, t.qkv + 3 * I * at_row_ + at, 3 * I, I, t.P + square, t.go + I * at_row_ + at, I,
+                    t.dS + square, t.gqkv + 3 * I * at_row_ + at, side_.by_log_e + side_.keys[atom_],
                     side_.by_cosine + side_.square[atom_], bench_);
       });
-      half_.qkv.pull(g.rows(), t_.gqkv, t_.gn1);
+      half_.qkv.pull(g.rows(), t.gqkv, t.gn1);
       each(g.rows(), [&](long i) {
-        norm_pull(t_.gn1 + i * C, t_.n1 + i * C, t_.r1[i], t_.g2 + i * C, gx + i * C, C);
+        norm_pull(t.gn1 + i * C, t.n1 + i * C, t.r1[i], t.g2 + i * C, gx + i * C, C);
       });
     });
   }
@@ -77,6 +121,7 @@ class HalfPass {
   void push(const float* other, bool gathered, float* result) {
     const int C = s_.width, I = s_.inner;
     each_group(side_, [&](Group g) {
+      float* df = scratch_.of(s_, side_, g).df;
       if (gathered)
         each(g.rows(), [&](long i) { copy_row(other + i * C, t_.dx + i * C, C); });
       else
@@ -87,7 +132,7 @@ class HalfPass {
       });
       half_.qkv.push(g.rows(), t_.dn1, t_.dqkv, false);
       each_head(g, [&](const Window& w, const Head& h, long at, size_t square) {
-        attend_push(w, h, t_.qkv + 3 * I * at_row_ + at, t_.dqkv + 3 * I * at_row_ + at, 3 * I, I, t_.P + square,
+        attend_push<D>(w, h, t_.qkv + 3 * I * at_row_ + at, t_.dqkv + 3 * I * at_row_ + at, 3 * I, I, t_.P + square,
                     side_.d_log_e + side_.keys[atom_], t_.kept + square, t_.d_o + I * at_row_ + at, I, bench_);
       });
       half_.out.push(asking(g), t_.d_o, t_.dy, true);
@@ -98,31 +143,28 @@ class HalfPass {
       each_feed(g, [&](Rows rows, const FeedForward& feed) {
         feed.up.push(rows, t_.dn2, t_.du, false);
         each(rows, [&](long i) {
-          activate_push(u(i), sigma(i), t_.du + i * up_, t_.df + i * s_.hidden, s_.hidden, s_.gated);
+          activate_push(u(i), sigma(i), t_.du + i * up_, df + i * s_.hidden, s_.hidden, s_.gated);
         });
-        feed.down.push(rows, t_.df, result, true);
+        feed.down.push(rows, df, result, true);
       });
     });
   }
 
   // Change of the gradients: from dg, of this half's result, to dgx. Adds to the gradients of the weights.
-  // `v` holds scratch rows: dgf and f (hidden), dgu (up), dgn, dg2 (width), dgo (inner), dgqkv (3 inner).
-  struct Scratch {
-    float *dgf, *f, *dgu, *dgn, *dg2, *dgo, *dgqkv;
-  };
-  void second(const float* dg, float* dgx, Scratch v, float* gradients) {
+  void second(const float* dg, float* dgx, float* gradients) {
     const int C = s_.width, I = s_.inner, hid = s_.hidden;
-    std::vector<AngleSums> sums(s_.degree ? s_.heads : 0);
-    if (s_.degree) memset((void*)sums.data(), 0, sums.size() * sizeof(AngleSums));
+    std::vector<AngleSums> sums(s_.heads);
+    memset((void*)sums.data(), 0, sums.size() * sizeof(AngleSums));
     each_group(side_, [&](Group g) {
+      const Scratch v = scratch_.of(s_, side_, g);
       each_feed(g, [&](Rows rows, const FeedForward& feed) {
         feed.down.pull(rows, dg, v.dgf);
         each(rows, [&](long i) {
           activate_second(u(i), sigma(i), t_.gf + i * hid, t_.du + i * up_, v.dgf + i * hid, v.dgu + i * up_,
-                          v.f + i * hid, hid, s_.gated);
+                          {v.f + i * hid, v.df + i * hid, v.gu + i * up_}, hid, s_.gated);
         });
-        feed.down.second(rows, dg, v.f, t_.g, t_.df, gradients);
-        feed.up.second(rows, v.dgu, t_.n2, t_.gu, t_.dn2, gradients);
+        feed.down.second(rows, dg, v.f, t_.g, v.df, gradients);
+        feed.up.second(rows, v.dgu, t_.n2, v.gu, t_.dn2, gradients);
         feed.up.pull(rows, v.dgu, v.dgn);
       });
       if (only_own_) each(g.rows(), [&](long i) { copy_row(dg + i * C, v.dg2 + i * C, C); });
@@ -134,10 +176,9 @@ class HalfPass {
       half_.out.second(asking(g), v.dg2, t_.o, t_.g2, t_.d_o, gradients);
       silence_others(g, v.dgqkv);
       each_head(g, [&](const Window& w, const Head& h, long at, size_t square) {
-        AngleSums none, &total = s_.degree ? sums[at / h.d] : none;
-        attend_second(w, h, t_.qkv + 3 * I * at_row_ + at, t_.dqkv + 3 * I * at_row_ + at, 3 * I, I, t_.P + square,
+        attend_second<D>(w, h, t_.qkv + 3 * I * at_row_ + at, t_.dqkv + 3 * I * at_row_ + at, 3 * I, I, t_.P + square,
                       t_.dS + square, t_.kept + square, t_.go + I * at_row_ + at, v.dgo + I * at_row_ + at, I,
-                      v.dgqkv + 3 * I * at_row_ + at, total, bench_);
+                      v.dgqkv + 3 * I * at_row_ + at, sums[at / h.d], bench_);
       });
       half_.qkv.pull(g.rows(), v.dgqkv, v.dgn);
       half_.qkv.second(g.rows(), v.dgqkv, t_.n1, t_.gqkv, t_.dn1, gradients);
@@ -146,14 +187,15 @@ class HalfPass {
         norm_second(t_.dx + i * C, t_.dn1 + i * C, t_.gn1 + i * C, t_.n1 + i * C, t_.r1[i], dgx + i * C, C);
       });
     });
-    add_angles(sums, gradients);
+    if (D) add_angle_gradients(sums, gradients);
   }
 
  private:
   const Settings& s_;
   const Half& half_;
   const Side& side_;
-  Trace& t_;
+  const Trace& t_;
+  const Scratch& scratch_;
   Bench& bench_;
   const bool only_own_;
   const long up_ = (long)s_.hidden * (s_.gated ? 2 : 1);
@@ -162,7 +204,6 @@ class HalfPass {
 
   const float* u(long i) const { return t_.u + i * up_; }
   float* sigma(long i) const { return t_.s + i * s_.hidden; }
-  float* gu(long i) const { return t_.gu + i * up_; }
 
   template <class Do>
   static void each(Rows rows, Do act) {
@@ -184,9 +225,9 @@ class HalfPass {
     const int d = s_.inner / s_.heads;
     for (int a = g.first_atom; a < g.last_atom; a++) {
       atom_ = a, at_row_ = side_.first[a];
-      const Window w = side_.window(a, s_.degree, only_own_);
+      const Window w = side_.window(a, D, only_own_);
       for (int h = 0; h < s_.heads; h++) {
-        const long k = (long)h * (s_.degree + 1);
+        const long k = (long)h * (D + 1);
         act(w, Head{d, s_.scale, half_.series.data() + k, half_.slopes.data() + k}, (long)h * d,
             s_.heads * side_.square[a] + (size_t)h * w.map());
       }
@@ -202,7 +243,7 @@ class HalfPass {
     if (only_own_) memset(gqkv + 3L * s_.inner * g.first_row, 0, 3L * s_.inner * (g.last_row - g.first_row) * sizeof(float));
   }
 
-  void add_angles(const std::vector<AngleSums>& sums, float* gradients) {
+  void add_angle_gradients(const std::vector<AngleSums>& sums, float* gradients) {
     for (int h = 0; h < (int)sums.size(); h++)
       for (int l = 1; l <= s_.degree; l++) {
         double total = sum(sums[h].by_change[l]);

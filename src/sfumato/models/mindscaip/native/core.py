@@ -46,6 +46,7 @@ class Core:
     """The core of one network. Copies of a network begin with one of their own."""
 
     def __init__(self) -> None:
+        self._compiled = library()
         self._network: int | None = None
         self._passes: list[int] = []
         self._where: tuple[int, ...] = ()
@@ -61,11 +62,10 @@ class Core:
         return Core, ()
 
     def __del__(self) -> None:
-        compiled = library()
-        if compiled is not None:
+        if self._compiled is not None:
             for one in self._passes:
-                compiled.sfumato_free_pass(one)
-            compiled.sfumato_free_network(self._network)
+                self._compiled.sfumato_free_pass(one)
+            self._compiled.sfumato_free_network(self._network)
 
     def begin(self, model: Network, topology: Topology, positions: Tensor, cell: Tensor) -> Evaluation:
         """Return an evaluation of a batch, for the weights as they are.

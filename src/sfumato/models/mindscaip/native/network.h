@@ -46,11 +46,11 @@ struct Network {
 
  private:
   void expand(Half& half) {
-    const int n = s.degree + 1;
+    const int n = s.terms() + 1;
     half.series.assign((size_t)s.heads * n, 0.f), half.slopes.assign((size_t)s.heads * n, 0.f);
     if (!s.degree) return;
     for (int h = 0; h < s.heads; h++)
-      for (int l = 1; l < n; l++) {
+      for (int l = 1; l <= s.degree; l++) {
         const float w = half.angles[h * s.degree + l - 1];
         half.series[h * n + l] = w;
         for (int j = l - 1; j >= 0; j -= 2) half.slopes[h * n + j] += (2 * j + 1) * w;
@@ -102,7 +102,7 @@ class Reading {
   void second(const float* dg, const int* rows, float* dgx, float* gradients) {
     net_->down.pull(every(), dg, dgf_);
     for (long i = 0; i < (long)N * hidden; i += hidden)
-      activate_second(u_ + i, s_ + i, gf_ + i, du_ + i, dgf_ + i, dgu_ + i, f_ + i, hidden, false);
+      activate_second(u_ + i, s_ + i, gf_ + i, du_ + i, dgf_ + i, dgu_ + i, {f_ + i, df_ + i, gu_ + i}, hidden, false);
     net_->down.second(every(), dg, f_, g, df_, gradients);
     net_->up.second(every(), dgu_, n_, gu_, dn_, gradients);
     net_->up.pull(every(), dgu_, dgn_);
@@ -232,7 +232,8 @@ class Embedding {
       if (e < 0)
         add(dgtoken.data(), gradients + net_->at_itself);
       else  // the gradient by `pre` takes the place of h, which nothing needs any more
-        activate_second(pre_ + q, sigma_ + q, gtoken_ + k, dpre_ + q, dgtoken.data(), h_ + q, token_ + q, C, false);
+        activate_second(pre_ + q, sigma_ + q, gtoken_ + k, dpre_ + q, dgtoken.data(), h_ + q,
+                        {token_ + k, token_ + k, gpre_ + q}, C, false);
     });
     net_->geometry.second(edges(), h_, v_, gpre_, dv_, gradients);
   }

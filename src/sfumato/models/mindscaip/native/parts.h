@@ -46,6 +46,9 @@ struct Settings {
   float scale, smear_height;  // 1/(τ√d); of the Gaussians
   double smear_width;
   GraphSettings graph;
+
+  // Up to which degree polynomials are summed: one that the attention is compiled for.
+  int terms() const { return degree == 0 ? 0 : degree <= 6 ? 6 : 12; }
 };
 
 // y = x Wᵀ + b. Gradients of all weights lie in one array; those of W and b from `at` and `at_bias` on.
@@ -108,9 +111,9 @@ struct Side {
     const int r = first[a] + 1 + place;
     edge[r] = e, row[e] = r;
   }
-  Window window(int a, int degree, bool only_own) const {
+  Window window(int a, int D, bool only_own) const {
     const int m = first[a + 1] - first[a];
-    return {m, padded(m), only_own ? 1 : m, degree, log_e + keys[a], maps + (degree + 1) * square[a],
+    return {m, padded(m), only_own ? 1 : m, log_e + keys[a], maps + (D + 1) * square[a],
             turn ? turn + square[a] : nullptr};
   }
 };

@@ -14,20 +14,20 @@ class Pass {
   // Energies of atoms, without units. `learn`: keep what the gradient by the weights needs.
   void forward(const Network& net, const Topology& t, int64_t begin, int64_t end, const double* positions,
                const double* cell, bool learn, double* energies) {
-    net_ = &net;
+    net_ = &net, learns_ = learn;
     const Part part(t, begin, end);
     arena_.clear();
     sight_.look(net.s, t, part, positions, cell, arena_);
     reserve(learn);
     embedding_.reserve(net, sight_, t, part, learn, arena_);
     const int C = net.s.width;
-    float *x = x_, *y = y_, *f = arena_.take((size_t)rows() * net.s.hidden);
+    float *x = x_, *y = y_;
     embedding_.forward(x);
     memset(nodes_, 0, sizeof(float) * C * atoms());
     for (int l = 0; l < net.s.layers; l++)
       for (int side = 0; side < 2; side++) {
         const bool first = !l && !side;
-        half(l, side).forward(first ? nullptr : x, first ? x : y, f);
+        with_half(l, side, [&](auto half) { half.forward(first ? nullptr : x, first ? x : y); });
         if (!first) std::swap(x, y);
         if (side && net.s.layer_readout) readouts_[l].forward(x, own(), nodes_);
       }
@@ -51,9 +51,9 @@ class Pass {
         memcpy(readouts_[l].g, gn, sizeof(float) * atoms() * C);
         readouts_[l].pull(own(), g);
       }
-      half(l, 1).pull(gx);
+      with_half(l, 1, [&](auto half) { half.pull(gx, learns_); });
       cross(1, gx, traces_[2 * l].g);
-      half(l, 0).pull(gx);
+      with_half(l, 0, [&](auto half) { half.pull(gx, learns_); });
       if (l) cross(0, gx, traces_[2 * l - 1].g);
     }
     const Geometry& geo = geometry();
@@ -78,7 +78,7 @@ class Pass {
     embedding_.push(x);
     for (int l = 0; l < s.layers; l++)
       for (int side = 0; side < 2; side++) {
-        half(l, side).push(x, !l && !side, y);
+        with_half(l, side, [&](auto half) { half.push(x, !l && !side, y); });
         std::swap(x, y);
         if (side && s.layer_readout) readouts_[l].push(x, own(), dn);
       }
@@ -89,7 +89,9 @@ class Pass {
 
  private:
   const Network* net_ = nullptr;
+  bool learns_ = false;
   Arena arena_;
+  Scratch scratch_;
   Bench bench_;
   Sight sight_;
   Embedding embedding_;
@@ -101,38 +103,38 @@ class Pass {
   int atoms() const { return geometry().atoms; }
   int rows() const { return geometry().atoms + geometry().edges; }
   const int* own() const { return sight_.side[1].own.data(); }
-  HalfPass half(int l, int side) {
+
+  template <class Do>
+  void with_half(int l, int side, Do act) {
+    const int terms = net_->s.terms();
+    return terms == 0 ? act(half<0>(l, side)) : terms == 6 ? act(half<6>(l, side)) : act(half<12>(l, side));
+  }
+  template <int D>
+  HalfPass<D> half(int l, int side) {
     const bool only_own = side && l == net_->s.layers - 1;  // nothing reads the edges of the last
-    return {net_->s, net_->layers[l].half[side], sight_.side[side], traces_[2 * l + side], bench_, only_own};
+    return {net_->s, net_->layers[l].half[side], sight_.side[side], traces_[2 * l + side], scratch_,
+            bench_, only_own};
   }
 
-  // What one pass through a half leaves behind for the next; without learning all halves share what the pull takes.
   void reserve(bool learn) {
     const Settings& s = net_->s;
     const size_t T = rows(), C = T * s.width, I = T * s.inner, hid = T * s.hidden, up = hid * (s.gated ? 2 : 1);
-    const size_t P = s.heads * sight_.side[0].square[atoms()], P1 = s.heads * sight_.side[1].square[atoms()];
     traces_.resize(2 * s.layers);
     for (size_t i = 0; i < traces_.size(); i++) {
       Trace& t = traces_[i];
-      const size_t maps = std::max(P, P1);
-      for (float** p : {&t.n1, &t.n2}) *p = arena_.take(C);
+      const size_t maps = s.heads * sight_.side[i % 2].square[atoms()];
+      for (float** p : {&t.n1, &t.n2, &t.g}) *p = arena_.take(C);
       for (float** p : {&t.r1, &t.r2}) *p = arena_.take(T);
       t.qkv = arena_.take(3 * I), t.P = arena_.take(maps), t.o = arena_.take(I);
-      t.u = arena_.take(up), t.s = arena_.take(hid), t.g = arena_.take(C);
-      if (i && !learn) {
-        const Trace& first = traces_[0];
-        t.gf = first.gf, t.gu = first.gu, t.gn2 = first.gn2, t.g2 = first.g2, t.go = first.go;
-        t.dS = first.dS, t.gqkv = first.gqkv, t.gn1 = first.gn1;
-        continue;
-      }
-      for (float** p : {&t.gn2, &t.g2, &t.gn1}) *p = arena_.take(C);
-      t.gf = arena_.take(hid), t.gu = arena_.take(up), t.go = arena_.take(I);
-      t.dS = arena_.take(maps), t.gqkv = arena_.take(3 * I);
+      t.u = arena_.take(up), t.s = arena_.take(hid);
       if (!learn) continue;
-      for (float** p : {&t.dx, &t.dn1, &t.dy, &t.dn2}) *p = arena_.take(C);
-      t.dqkv = arena_.take(3 * I), t.kept = arena_.take(maps), t.d_o = arena_.take(I);
-      t.du = arena_.take(up), t.df = arena_.take(hid);
+      for (float** p : {&t.gn2, &t.g2, &t.gn1, &t.dx, &t.dn1, &t.dy, &t.dn2}) *p = arena_.take(C);
+      for (float** p : {&t.go, &t.d_o}) *p = arena_.take(I);
+      for (float** p : {&t.gqkv, &t.dqkv}) *p = arena_.take(3 * I);
+      for (float** p : {&t.dS, &t.kept}) *p = arena_.take(maps);
+      t.gf = arena_.take(hid), t.du = arena_.take(up);
     }
+    scratch_.reserve(s, sight_.side, arena_);
     x_ = arena_.take(C), y_ = arena_.take(C), nodes_ = arena_.take((size_t)atoms() * s.width);
     readouts_.resize(s.layer_readout ? s.layers : 0);
     for (size_t l = 0; l < readouts_.size(); l++)
@@ -142,19 +144,15 @@ class Pass {
 
   void second(const double* c, float* dg, float* dgx, float* gradients) {
     const Settings& s = net_->s;
-    const size_t T = rows(), C = T * s.width, hid = T * s.hidden;
-    const HalfPass::Scratch v = {arena_.take(hid), arena_.take(hid),         arena_.take(hid * (s.gated ? 2 : 1)),
-                                 arena_.take(C),   arena_.take(C),           arena_.take(T * s.inner),
-                                 arena_.take(3 * T * s.inner)};
     float *to_atoms = arena_.zeros((size_t)atoms() * s.width), *first = arena_.zeros((size_t)atoms() * PANEL);
     for (int a = 0; a < atoms(); a++) first[(long)a * PANEL] = (float)c[a];
     energy_.second(first, nullptr, to_atoms, gradients);
     spread_atoms(to_atoms, dg);
     for (int l = s.layers - 1; l >= 0; l--) {
       if (s.layer_readout) readouts_[l].second(to_atoms, own(), dg, gradients);
-      half(l, 1).second(dg, dgx, v, gradients);
+      with_half(l, 1, [&](auto half) { half.second(dg, dgx, gradients); });
       cross(1, dgx, dg);
-      half(l, 0).second(dg, dgx, v, gradients);
+      with_half(l, 0, [&](auto half) { half.second(dg, dgx, gradients); });
       if (l) cross(0, dgx, dg);
     }
     embedding_.second(dgx, gradients);

@@ -98,21 +98,30 @@ SFUMATO_INLINE void activate_push(const float* u, const float* s, const float* d
   }
 }
 
-// ġu from ġf; f is written again, for the gradient of the weights that follow.
+// ġu from ġf, and once more what pull and push made of the same rows, for the gradients of the weights: f, ḟ and gu.
+struct Again {
+  float *f, *df, *gu;
+};
+
 SFUMATO_INLINE void activate_second(const float* u, const float* s, const float* gf, const float* du, const float* dgf,
-                                    float* dgu, float* f_again, int hidden, bool gated) {
+                                    float* dgu, Again again, int hidden, bool gated) {
   for (int j = 0; j < hidden; j += LANES) {
     Silu f = Silu::of(load(u + j), load(s + j));
-    vec g = load(gf + j), dg = load(dgf + j), bent = f.curvature * load(du + j);
+    vec g = load(gf + j), dg = load(dgf + j), along = f.slope * load(du + j), bent = f.curvature * load(du + j);
     if (!gated) {
       store(dgu + j, dg * f.slope + g * bent);
-      store(f_again + j, f.value);
+      store(again.f + j, f.value);
+      store(again.df + j, along);
+      store(again.gu + j, g * f.slope);
       continue;
     }
-    vec v = load(u + hidden + j);
-    store(dgu + j, (dg * v + g * load(du + hidden + j)) * f.slope + g * v * bent);
-    store(dgu + hidden + j, dg * f.value + g * f.slope * load(du + j));
-    store(f_again + j, f.value * v);
+    vec v = load(u + hidden + j), dv = load(du + hidden + j);
+    store(dgu + j, (dg * v + g * dv) * f.slope + g * v * bent);
+    store(dgu + hidden + j, dg * f.value + g * along);
+    store(again.f + j, f.value * v);
+    store(again.df + j, along * v + f.value * dv);
+    store(again.gu + j, g * v * f.slope);
+    store(again.gu + hidden + j, g * f.value);
   }
 }
 

@@ -13,7 +13,7 @@ class Sight {
   void look(const Settings& s, const Topology& t, const Part& part, const double* positions, const double* cell,
             Arena& arena) {
     geometry.place(s.graph, t, part, positions, cell);
-    degree_ = s.degree, mutual_ = s.graph.mutual;
+    degree_ = s.terms(), mutual_ = s.graph.mutual;
     arrange();
     for (Side& d : side) {
       const int atoms = geometry.atoms;
