@@ -1,7 +1,12 @@
 """Potentials with known dynamics: atoms on springs, free atoms, a rigid wall of numbers that end."""
 
-import numpy as np
+from functools import lru_cache
 
+import numpy as np
+from ase.cluster import Icosahedron
+
+from sfumato.dynamics.relax import relax
+from sfumato.io import from_ase
 from sfumato.potentials.potential import Abilities, Potential
 from sfumato.systems import Batch, Prediction, System
 
@@ -29,3 +34,14 @@ class Springs(Potential):
 def lone(count=1, number=6, x=1.0):
     """`count` replicas of one atom on the x axis."""
     return Batch.of([System([number], [[x, 0.0, 0.0]])] * count)
+
+
+@lru_cache
+def at_rest(potential, first=18, size=13):
+    """Argon atoms at the minimum of a potential, the first another element; 2 fs resolve their motion."""
+    atoms = Icosahedron("Ar", 2)[:size]
+    atoms.positions *= 2.12 / 3.62
+    atoms.numbers[0] = first
+    found = relax(potential, Batch.of([from_ase(atoms)]), force=1e-3, steps=2000)
+    assert found.force[0] <= 1e-3
+    return next(iter(found.batch))

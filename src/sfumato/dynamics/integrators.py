@@ -15,10 +15,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from sfumato.dynamics.state import State, normals
+from sfumato.dynamics.state import State, freedoms, normals
 from sfumato.potentials.potential import Session
 from sfumato.systems import Floats, Ints
 from sfumato.units import AMU_A2_PER_FS2, KELVIN
@@ -44,10 +45,13 @@ class Integrator:
     thermostat: bool = False
 
 
-def begin(session: Session, velocities: Floats, bath: Floats, stream: Ints) -> State:
+def begin(
+    session: Session, velocities: Floats, bath: Floats, stream: Ints, *, thermostat: bool = False
+) -> State:
     """Return the first state: energies and forces where the atoms are."""
     found = session.predict(session.batch.positions)
-    return State(session.batch, velocities, found.energy, found.forces, bath, stream, 0, found.failures)
+    free = freedoms(session.batch, thermostat=thermostat)
+    return State(session.batch, velocities, found.energy, found.forces, bath, stream, free, 0, found.failures)
 
 
 def acceleration(state: State) -> Floats:
@@ -107,21 +111,20 @@ def langevin(timestep: float, friction: float) -> Integrator:
         moved = _moved(session, state, x + 0.5 * h * v, v)
         return replace(moved, velocities=v + 0.5 * h * acceleration(moved))
 
-    return Integrator("Langevin", h, begin, step, thermostat=True)
+    return Integrator("Langevin", h, partial(begin, thermostat=True), step, thermostat=True)
 
 
 def _moved(session: Session, state: State, positions: Floats, velocities: Floats) -> State:
     """Return a state with atoms elsewhere, one step later, and the forces there."""
     found = session.predict(positions)
-    return State(
-        session.batch,
-        velocities,
-        found.energy,
-        found.forces,
-        state.bath,
-        state.stream,
-        state.step + 1,
-        found.failures,
+    return replace(
+        state,
+        batch=session.batch,
+        velocities=velocities,
+        energy=found.energy,
+        forces=found.forces,
+        step=state.step + 1,
+        failures=found.failures,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +28,7 @@ class State:
         forces: (N, 3) eV/Å.
         bath: (S,) K, the temperature that a thermostat holds or the velocities were drawn at.
         stream: (S,) each replica's own stream of random numbers, see `stream_of`.
+        free: (S,) degrees of freedom that hold kinetic energy.
         step: how many steps were made, the same for all.
         failures: replica → why the potential had no answer at the last step.
     """
@@ -38,6 +39,7 @@ class State:
     forces: Floats
     bath: Floats
     stream: Ints
+    free: Ints
     step: int = 0
     failures: Mapping[int, Failure] = field(default_factory=dict)
 
@@ -54,6 +56,11 @@ class State:
         """(S,) eV."""
         return kinetic_energy(self.batch, self.velocities)
 
+    @cached_property
+    def kelvin(self) -> Floats:
+        """(S,) kinetic temperature."""
+        return temperature(self.kinetic, self.free)
+
     def take(self, rows: Sequence[int] | Ints) -> State:
         """Return some of the replicas, in the order of `rows`."""
         rows = np.asarray(rows, dtype=np.int64)
@@ -66,6 +73,7 @@ class State:
             forces=self.forces[atoms],
             bath=self.bath[rows],
             stream=self.stream[rows],
+            free=self.free[rows],
             step=self.step,
             failures={places[k]: why for k, why in self.failures.items() if k in places},
         )
@@ -73,10 +81,6 @@ class State:
     def at(self, kelvin: Floats) -> State:
         """Return the same with another temperature of the bath, (S,) K."""
         return replace(self, bath=kelvin)
-
-
-STORED = tuple(f.name for f in fields(State) if f.name not in ("batch", "step", "failures"))
-"""Arrays of a state besides those of its batch."""
 
 
 def masses(numbers: Ints) -> Floats:
