@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from sfumato import __version__
 from sfumato.commands.ending import USER_ERROR, exit_code
+from sfumato.words import printable
 
 
 def build(arguments: Sequence[str]) -> App:
@@ -67,5 +68,5 @@ def _run(arguments: list[str]) -> int:
 
 
 def _complain(message: str) -> int:
-    print(f"sfumato: {message.strip()}", file=sys.stderr)  # noqa: T201
+    print(f"sfumato: {printable(message.strip())}", file=sys.stderr)  # noqa: T201
     return USER_ERROR

@@ -1,6 +1,7 @@
 """Words for messages and tables, and values as JSON has them."""
 
 import math
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -33,6 +34,18 @@ def count(n: int, what: str) -> str:
         what: the noun in the singular; the plural takes an s.
     """
     return f"{n:,} {what}{'s' * (n != 1)}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def printable(text: str, most: int = 2000) -> str:
+    """Return a text that may hold anything as a terminal can take it: bounded, control characters escaped.
+
+    Args:
+        text: perhaps of an error about a file of others.
+        most: characters.
+    """
+    if len(text) > most:
+        text = f"{text[:most]}… ({len(text)} characters)"
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda match: repr(match[0])[1:-1], text)
 
 
 def plain(value: Any) -> Any:

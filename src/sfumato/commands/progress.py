@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from sfumato.commands.console import console
 from sfumato.execution.runner import Tally
-from sfumato.words import duration
+from sfumato.words import duration, printable
 
 LINE_SECONDS = 30.0
 
@@ -76,7 +76,7 @@ class ProgressLine:
 
     def say(self, text: str) -> None:
         """Print a line about this run."""
-        print(f"{self.what}: {text}", file=sys.stderr, flush=True)  # noqa: T201 (this is the display)
+        print(printable(f"{self.what}: {text}"), file=sys.stderr, flush=True)  # noqa: T201 (this is the display)
 
     def __enter__(self) -> Self:
         if self._bar:
