@@ -16,6 +16,7 @@ from sfumato import files
 from sfumato.files import (
     expanded,
     new_folder,
+    open_to_lock,
     remove_folder,
     remove_leftovers,
     temporary_folder,
@@ -127,6 +128,17 @@ def test_a_symlink_at_the_name_of_the_temporary_file_is_refused(tmp_path, monkey
         write_text(tmp_path / "a", "new")
     assert victim.read_text() == "untouched"
     assert not (tmp_path / "a").exists()
+
+
+def test_a_file_to_lock_is_not_opened_through_a_link(tmp_path):
+    with open_to_lock(tmp_path / "lock"), open_to_lock(tmp_path / "lock"):
+        pass
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    (tmp_path / "link").symlink_to(victim)
+    with pytest.raises(OSError, match="link"):
+        open_to_lock(tmp_path / "link")
+    assert victim.read_text() == "untouched"
 
 
 def test_names_of_temporary_files_cannot_be_predicted_and_are_never_too_long(tmp_path):

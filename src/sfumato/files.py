@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 LONGEST = 150
 """Bytes of the target's name that a temporary name repeats; file systems take 255 in all."""
@@ -162,6 +162,16 @@ def temporary_folder(kind: str) -> Iterator[Path]:
         yield folder
     finally:
         remove_folder(folder)
+
+
+def open_to_lock(path: str | Path) -> IO[bytes]:
+    """Open a file that is only there to be locked, creating it if needed; its contents do not matter.
+
+    Raises:
+        OSError: it cannot be opened, or is a symbolic link, which might lead to a file of someone else.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "r+b")
 
 
 def remove_leftovers(folder: str | Path, name: str | None = None) -> list[Path]:

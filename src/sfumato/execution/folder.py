@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.execution.records import Header, RecordFile
-from sfumato.files import write_json
+from sfumato.files import open_to_lock, write_json
 
 MANIFEST = "run.json"
 SCHEMA = 2
@@ -94,7 +94,7 @@ class RunFolder:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        with (self.path / f".{MANIFEST}.lock").open("w") as file:
+        with open_to_lock(self.path / f".{MANIFEST}.lock") as file:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -102,6 +102,10 @@ class RunFolder:
     def record_path(self, model: str, job: str) -> Path:
         """Return where a model's records of a job are."""
         return self.path / "records" / f"{_safe(model)}.{job}.jsonl"
+
+    def work_path(self, model: str) -> Path:
+        """Return where long jobs of a model keep what they have, and leave what is too much for a record."""
+        return self.path / "dynamics" / _safe(model)
 
     def plain_record_path(self, subject: str) -> Path:
         """Return where a store keeps the labels of a level, and version 0.1.0 kept a model's records."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from sfumato.datasets.loader import Loader
-from sfumato.files import write_text
+from sfumato.files import write_atomically, write_text
 from sfumato.models.checkpoint import Facts
 from sfumato.models.checkpoint import save as save_model
 from sfumato.models.families import build
@@ -324,7 +324,8 @@ class _Run:
         batch, labels = share.batch, share.labels
         arrays: dict[str, Any] = {"frames": share.frames, "energy": labels.energy, "forces": labels.forces}
         arrays |= {name: getattr(batch, name) for name in ("numbers", "positions", "index", "cell", "pbc")}
-        np.savez(path, **arrays)
+        with write_atomically(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
         self.save()
         words = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
         raise DivergedError(

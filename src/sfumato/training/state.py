@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from sfumato.files import remove_leftovers, write_bytes
+from sfumato.files import open_to_lock, remove_leftovers, write_bytes
 from sfumato.training.distributed import Group
 from sfumato.training.progress import Progress
 from sfumato.training.settings import TrainSettings
@@ -69,7 +69,7 @@ def in_use(folder: Path, group: Group) -> Iterator[None]:
     file, free = None, True
     if group.first:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("w")
+        file = open_to_lock(folder / LOCK)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
