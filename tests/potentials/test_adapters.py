@@ -13,7 +13,7 @@ import pytest
 
 from sfumato.potentials.adapters import BOX, LEGACY_FLAG, InBox, boxed, legacy_torch_load
 from sfumato.potentials.potential import Abilities, Potential
-from sfumato.potentials.specs import resolve
+from sfumato.potentials.specs import describe, resolve
 from sfumato.systems import Batch, Prediction, System
 from tests import SHARED
 
@@ -269,3 +269,9 @@ def test_mace_gives_what_its_own_calculator_gives(tmp_path, monkeypatch):
             np.testing.assert_allclose(found.stress[0], atoms.get_stress(voigt=False), rtol=0, atol=1e-8)
     with pytest.raises(ValueError, match="mace-tiny has no parameters for Si"):
         potential.predict(Batch.of([CRYSTAL]))
+
+
+def test_the_list_of_models_says_whose_files_run_code():
+    said = {spec.partition(":")[0].partition("[")[0]: what for spec, what, _ in describe()}
+    for name in ("sevennet", "chgnet", "mace"):
+        assert "pickles, which run code: load only what you trust" in said[name]

@@ -97,6 +97,8 @@ DATA = Path(__file__).parents[1] / "data"
 BUNDLED = {"mindscaip-nano": "a small MinDScAIP trained on organic-mini (docs/mindscaip-nano.md)"}
 """Trained models that come with the package, as NAME.safetensors in `data`: name → one line for people."""
 
+TRUSTED = "its files are pickles, which run code: load only what you trust"
+
 NAMED: dict[str, Named] = {
     **{name: Named(_bundled(name), what) for name, what in BUNDLED.items()},
     "mindscaip": Named(
@@ -111,9 +113,9 @@ NAMED: dict[str, Named] = {
     "lj-hard-cutoff": Named(_pair("lj-hard-cutoff"), "control: energy jumps at the cutoff"),
     "lj-neighbor-cap": Named(_pair("lj-neighbor-cap"), "control: energy jumps at a neighbor swap"),
     "lj-direct-noise": Named(_pair("lj-direct-noise"), "control: force is not a gradient"),
-    "sevennet": Named(_adapter("sevennet"), "SevenNet", "sevenn", "NAME_OR_FILE"),
-    "chgnet": Named(_adapter("chgnet"), "CHGNet in a 60 Å box", "chgnet", "[FILE]"),
-    "mace": Named(_adapter("mace"), "MACE", "mace-torch", "FILE"),
+    "sevennet": Named(_adapter("sevennet"), f"SevenNet; {TRUSTED}", "sevenn", "NAME_OR_FILE"),
+    "chgnet": Named(_adapter("chgnet"), f"CHGNet in a 60 Å box; {TRUSTED}", "chgnet", "[FILE]"),
+    "mace": Named(_adapter("mace"), f"MACE; {TRUSTED}", "mace-torch", "FILE"),
 }
 
 
@@ -130,7 +132,7 @@ def describe() -> list[tuple[str, str, str]]:
     return [
         *rows,
         ("FILE.safetensors, RUN", "a MinDScAIP model, or the best one of a training run", ""),
-        ("FILE.py:FACTORY, PACKAGE.MODULE:FACTORY", "your own: returns an ASE calculator", ""),
+        ("FILE.py:FACTORY, PACKAGE.MODULE:FACTORY", "your own: returns an ASE calculator; is run", ""),
     ]
 
 
