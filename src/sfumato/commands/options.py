@@ -12,6 +12,7 @@ from cyclopts import Parameter, Token
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
 
     from sfumato.execution.pool import PoolSettings
 
@@ -116,9 +117,8 @@ def options_of(settings: type[BaseModel], base: type[PlanOptions]) -> type[PlanO
         settings: of a protocol; its docstring explains each field under "Args:".
         base: options that the command has anyway.
     """
-    flag = Parameter(negative="")
     fields = [
-        (name, Annotated[_typed(info.annotation), flag], field(default=None))
+        (name, Annotated[_typed(info.annotation), _option(name, info)], field(default=None))
         for name, info in settings.model_fields.items()
     ]
     own = {"__module__": __name__}  # without it the command line takes the class for one of Python's own
@@ -126,6 +126,12 @@ def options_of(settings: type[BaseModel], base: type[PlanOptions]) -> type[PlanO
     parts = [_arguments(kind.__doc__ or "") for kind in reversed(base.__mro__[:-1])]
     made.__doc__ = "\n".join(["Options.", "", "Args:", *parts, _arguments(settings.__doc__ or "")])
     return made
+
+
+def _option(name: str, info: FieldInfo) -> Parameter:
+    """Return how an option is written: what is undecided by default can also be turned off."""
+    undecided = info.default is None and bool in get_args(info.annotation)
+    return Parameter(negative=f"--no-{name.replace('_', '-')}" if undecided else "")
 
 
 def given(options: PlanOptions, settings: type[BaseModel]) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.execution.records import Record
@@ -37,12 +38,37 @@ class Job(ABC):
     def work(self, potential: Potential, chunk: Chunk) -> list[Record]:
         """Return one record per item; the payload of an item is a `Frame`."""
 
+    def work_in(self, potential: Potential, chunk: Chunk, folder: Path) -> list[Record]:
+        """Return one record per item, going on with what a folder has; by default nothing is kept in it.
+
+        Args:
+            potential: by which.
+            chunk: items.
+            folder: of the run and the model, for what takes long and must survive a kill.
+        """
+        return self.work(potential, chunk)
+
+    def before(self, frame: Frame) -> Task | None:
+        """Return what must be done to a structure first; by default nothing."""
+        return None
+
+    def prepared(self, frame: Frame, record: Record) -> Frame:
+        """Return the structure as the record of what was done first leaves it."""
+        return frame
+
     def together(self, potential: Potential) -> int:
         """Return how many items a worker gets at once, at least: as many as the potential likes in a batch.
 
         A job that fills batches by itself returns 1, so that a kill costs one item and workers share fairly.
         """
         return potential.abilities.batch
+
+    def estimate(self, potential: Potential, frames: Sequence[Frame]) -> float | None:
+        """Return the seconds that items take together, from a small part of the work.
+
+        By default None: a few items are timed by doing them.
+        """
+        return None
 
     def subject(self, identity: str) -> Subject:
         """Return whose records these are, for a potential's identity."""
@@ -71,11 +97,13 @@ class Work:
         job: the job.
         model: resolved anew in each worker, on the worker's device; or a Potential for use in this process.
         identity: what the potential must be; a file that changed since the run began is an error.
+        folder: see `Job.work_in`.
     """
 
     job: Job
     model: ModelSpec | Potential
     identity: str
+    folder: Path
 
     def build(self, device: str) -> Callable[[Chunk], list[Record]]:
         """Load the potential.
@@ -91,4 +119,4 @@ class Work:
             potential = replace(potential, device=device or potential.device).resolve()
         if potential.identity != self.identity:
             raise ValueError(f"{potential.name}: the model changed while the run was going; start it again")
-        return partial(self.job.work, potential)
+        return partial(self.job.work_in, potential, folder=self.folder)

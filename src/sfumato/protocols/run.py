@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from sfumato.config import read_settings
+from sfumato.execution.copies import in_copies, possible_copies
 from sfumato.execution.folder import RunFolder, RunFolderError, find_runs, place, provenance
 from sfumato.execution.runner import Item, SameFailureError
 from sfumato.jobs.job import Job, Task
@@ -20,7 +21,7 @@ from sfumato.jobs.models import Model, resolved
 from sfumato.jobs.perform import Way, by_job, perform, recorded
 from sfumato.potentials.potential import Potential
 from sfumato.potentials.specs import ModelSpec
-from sfumato.protocols.protocol import Protocol, Run
+from sfumato.protocols.protocol import Protocol, Result, Run
 from sfumato.protocols.table import find_protocol
 
 Models = Sequence[str | ModelSpec | Potential]
@@ -105,14 +106,33 @@ def load_run(folder: str | Path, protocol: Protocol | None = None) -> Run:
     data = p.read(manifest["data"]["spec"], first)
     if data.identity != manifest["data"].get("identity"):
         raise RunFolderError(f"{folder}: the data set {manifest['data']['spec']} has changed since this run")
-    results = {}
-    for name, settings in entries.items():
-        identity = manifest["models"][name]["identity"]
-        entries[name] = settled = p.settle(data, settings)
-        records = recorded(list(p.plan(data, settled)), name, identity, run_folder)
-        if records:
-            results[name] = p.analyse(data, records, name, identity, settled)
+    entries = {name: p.settle(data, settings) for name, settings in entries.items()}
+    results = _analysed(p, data, entries, manifest, run_folder)
     return Run(p, data, results, {name: entries[name] for name in results}, manifest, run_folder.path)
+
+
+MUCH = 50_000_000
+"""Bytes of records in a folder; more are read and analyzed on all cores."""
+
+
+def _analysed(
+    p: Protocol, data: Any, entries: Mapping[str, Any], manifest: Mapping[str, Any], folder: RunFolder
+) -> dict[str, Any]:
+    """Return the result of every model that has records; on all cores where there is much to read."""
+    plans = {settings.model_dump_json(): settings for settings in entries.values()}
+    tasks = {key: list(p.plan(data, settings)) for key, settings in plans.items()}
+
+    def result(name: str) -> Any:
+        identity, settings = manifest["models"][name]["identity"], entries[name]
+        records = recorded(tasks[settings.model_dump_json()], name, identity, folder)
+        found = p.analyse(data, records, name, identity, settings) if records else None
+        if isinstance(found, Result):
+            found.prepare()
+        return found
+
+    much = sum(path.stat().st_size for path in (folder.path / "records").glob("*.jsonl")) > MUCH
+    results = in_copies(result, list(entries), possible_copies(len(entries)) if much else 1)
+    return {name: found for name, found in zip(entries, results) if found is not None}
 
 
 def load_others(path: str | Path, run: Run) -> tuple[list[Run], list[str]]:
@@ -196,6 +216,11 @@ def _cost(model: Model, tasks: Sequence[Task], folder: RunFolder, samples: int) 
         records = recorded(some, model.name, identity, folder)
         todo = {task.key(identity): task for task in some if task.key(identity) not in records}
         done += len({task.key(identity) for task in some}) - len(todo)
+        estimate = job.estimate(model.potential, [task.frame for task in todo.values()])
+        if estimate is not None:
+            seconds += estimate
+            paces.append(estimate / max(len(todo), 1))
+            continue
         sizes, times = _timed(job, some, model, samples)
         seconds += float(sum(np.interp(len(task.frame.numbers), sizes, times) for task in todo.values()))
         paces += times

@@ -6,11 +6,18 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from sfumato.protocols.bsct import BSCT
+from sfumato.protocols.contract import ContractProtocol
 from sfumato.protocols.errors import Errors
 from sfumato.protocols.protocol import Protocol
 from sfumato.words import nearest
 
-PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (BSCT(), Errors())}
+_ALL: tuple[Protocol, ...] = (
+    ContractProtocol(),
+    BSCT(),
+    Errors(),
+)
+
+PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
 
 GROUP = "sfumato.protocols"
 """Entry points by which other packages add protocols: each names a class or a function without arguments."""

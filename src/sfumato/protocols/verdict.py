@@ -36,6 +36,7 @@ QUESTIONS: dict[str, Question] = {
     "continuous": Question("Is the surface continuous?", True, "sfumato run contract"),
     "gradient": Question("Is the force the gradient of the energy?", True, "sfumato run contract"),
     "consistent": Question("Does the work of the force explain the energy?", True, "sfumato run bsct"),
+    "reliable": Question("Can its answers be relied on?", True, "sfumato run contract"),
     "symmetric": Question("Is it the same for equivalent structures?", True, "sfumato run contract"),
     "barriers": Question("Is the energy free of false barriers?", False, "sfumato run bsct"),
     "wells": Question("Is the energy free of false wells?", False, "sfumato run bsct"),

@@ -57,8 +57,8 @@ class Settings(BaseModel):
         elements: symbols the test structures are made of, at most four; by default H C N O, or the first of
             a few other sets that the potential knows.
         periodic: whether to test crystals and slabs; by default unless the potential says it has none
-            (an attribute `periodic` that is false) or refuses them. To refuse them is a failure if this, or
-            the attribute, is true.
+            (`abilities.periodic` is false), refuses them, or is a reference method. To refuse them is a
+            failure if this, or `abilities.periodic`, is true.
         reach: Å to which atoms are pulled apart in search of a cutoff.
         points: of each path that is searched for jumps.
         seed: of displacements, rotations, orders.
@@ -301,9 +301,15 @@ class Bench:
 
     @property
     def _periodic(self) -> bool | None:
-        """Whether crystals and slabs belong to the potential, as the settings or itself say."""
-        asked = self.settings.periodic
-        return self.potential.abilities.periodic if asked is None else asked
+        """Whether crystals and slabs belong to the potential, as the settings or itself say.
+
+        Methods of quantum chemistry are for molecules unless something else is said: a crystal takes them
+        minutes.
+        """
+        asked, can = self.settings.periodic, self.potential.abilities
+        if asked is None and can.periodic is None and can.level:
+            return False
+        return can.periodic if asked is None else asked
 
     def _found(self, kind: str) -> System | str:
         """Return a structure, or why there is none."""
@@ -315,6 +321,10 @@ class Bench:
         if kind in ("crystal", "slab") and self._periodic is False:
             if self.settings.periodic is False:
                 return "periodic structures were not asked for"
+            if self.potential.abilities.periodic is None:
+                return (
+                    f"{self.potential.name} is a reference method; ask for periodic structures to check them"
+                )
             return f"{self.potential.name} says it has no periodic structures"
         makers: dict[str, Callable[[], System]] = {
             "molecule": lambda: structures.molecule(self.elements),

@@ -67,7 +67,7 @@ def _results(report: ContractReport) -> Table:
         if result.status == "left out" or (result.status == "not checked" and result.where in said):
             continue  # named in the last line
         said.add(result.where)
-        table.add_row(_mark(result), Text(result.name), *_numbers(result), Text(result.where))
+        table.add_row(_mark(result), Text(result.name), *size_of(result), Text(result.where))
     table.caption = (
         "The measured value nearest to its tolerance, or farthest beyond it. 'note': not as it should be, "
         "but reported only; 'n/a': makes no sense for this potential; '????': could not be checked."
@@ -97,7 +97,7 @@ def _mark(result: Result) -> Text:
     return Text("FAIL", style="bold red") if result.required else Text("note", style="yellow")
 
 
-def _numbers(result: Result) -> tuple[str, str]:
+def size_of(result: Result) -> tuple[str, str]:
     """Return measured value and tolerance with unit; empty where there is none."""
     if math.isnan(result.tolerance):
         return "", ""
