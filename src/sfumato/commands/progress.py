@@ -17,7 +17,7 @@ LINE_SECONDS = 30.0
 
 
 def summary(tally: Tally, unit: str) -> str:
-    """Return one line: done of total, failures, rate, time left."""
+    """Return one line: done of total, failures, rate, time left, how far what is at work is."""
     parts = [f"{tally.skipped + tally.done}/{tally.total} {unit}"]
     if tally.failed:
         parts.append(f"{tally.failed} failed")
@@ -25,6 +25,8 @@ def summary(tally: Tally, unit: str) -> str:
         parts.append(f"{tally.rate:.3g} {unit}/s")
         if tally.skipped + tally.done < tally.total:
             parts.append(f"{duration(tally.seconds_left)} left")
+    if tally.note:
+        parts.append(f"now {tally.note}")
     return ", ".join(parts)
 
 

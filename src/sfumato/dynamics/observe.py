@@ -7,6 +7,7 @@ replicas of the start, so that it can be stored, and goes on as if it had never 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -43,6 +44,12 @@ class Observer(ABC):
     @abstractmethod
     def sample(self) -> dict[str, Floats]:
         """Return (R,) values by name of all replicas of the start; NaN for one not seen since."""
+
+    def recall(self, memory: Mapping[str, Floats | None]) -> None:
+        """Take over what was remembered when a segment ended; None where there is nothing."""
+        for name, values in memory.items():
+            if values is not None:
+                self.memory[name][...] = values
 
 
 class Energies(Observer):

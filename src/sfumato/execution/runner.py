@@ -72,6 +72,7 @@ class Tally:
         seconds: since the run began.
         last_failure: its reason.
         warning: what the user should know, empty if there is nothing.
+        note: how far the items at work are, where they take long.
     """
 
     total: int
@@ -81,10 +82,12 @@ class Tally:
     seconds: float = 0.0
     last_failure: str = ""
     warning: str = ""
+    note: str = ""
 
     def count(self, records: Iterable[Record], seconds: float) -> None:
         """Take note of finished items, `seconds` after the run began."""
         self.seconds = seconds
+        self.note = ""
         for record in records:
             self.done += 1
             if record["status"] != "ok":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -9,11 +10,20 @@ from pathlib import Path
 
 from sfumato.execution.folder import RunFolder, provenance
 from sfumato.execution.pool import PoolSettings
-from sfumato.execution.records import Header, Record, RecordError, RecordFile, read_header, read_records
-from sfumato.execution.runner import Item, Watch, run
+from sfumato.execution.records import (
+    Header,
+    Record,
+    RecordError,
+    RecordFile,
+    failed,
+    read_header,
+    read_records,
+)
+from sfumato.execution.runner import Item, Watch, run, wanted
 from sfumato.jobs.frames import Subject
 from sfumato.jobs.job import Job, Task, Work
 from sfumato.jobs.models import Model
+from sfumato.jobs.segments import SEGMENTS, followed, tidy
 
 Watcher = Callable[[str], AbstractContextManager[Watch]]
 Records = Mapping[str, Record]
@@ -59,24 +69,50 @@ def perform(tasks: Iterable[Task], model: Model, folder: RunFolder, way: Way) ->
     """
     identity = model.potential.identity
     records: dict[str, Record] = {}
+    renewed: set[Path] = set()
     for job, some in by_job(tasks).items():
-        items = [Item(task.key(identity), task.frame) for task in some]
         pool = replace(way.pool, devices=model.devices) if model.spec else HERE
-        with folder.open(_header(job, model.name, identity), way.fresh) as file:
-            _borrow(file, some, items, folder, model.name)
-            with way.watch(model.name) as callback:
+        path, place = folder.record_path(model.name, job.name), folder.work_path(model.name)
+        anew = way.fresh and path not in renewed  # jobs that differ in their settings share a file
+        renewed.add(path)
+        with folder.open(_header(job, model.name, identity), anew) as file:
+            _borrow(file, some, folder, model.name)
+            items, lost = _items(some, identity, records)
+            file.append(
+                record for record in lost if wanted(file.records.get(record["key"]), way.retry_failed)
+            )
+            segments = place / SEGMENTS
+            if anew:
+                shutil.rmtree(segments, ignore_errors=True)
+            with way.watch(model.name) as callback, followed(segments, callback) as shown:
                 run(
-                    Work(job, model.spec or model.potential, identity),
+                    Work(job, model.spec or model.potential, identity, place),
                     items,
                     file,
                     chunk=job.together(model.potential),
                     pool=pool,
                     retry_failed=way.retry_failed,
                     keep_going=way.keep_going,
-                    watch=callback,
+                    watch=shown,
                 )
+            tidy(segments, file.records)
             records |= file.records
     return records
+
+
+def _items(tasks: Sequence[Task], identity: str, records: Records) -> tuple[list[Item], list[Record]]:
+    """Return the items of tasks, prepared by what was done first, and records of those that cannot be."""
+    items, lost = [], []
+    for task in tasks:
+        key, first = task.key(identity), task.job.before(task.frame)
+        before = records[first.key(identity)] if first else None
+        if before is None:
+            items.append(Item(key, task.frame))
+        elif before["status"] == "ok":
+            items.append(Item(key, task.job.prepared(task.frame, before)))
+        else:
+            lost.append(failed(key, before["reason"]))
+    return items, lost
 
 
 def recorded(tasks: Iterable[Task], name: str, identity: str, folder: RunFolder) -> dict[str, Record]:
@@ -112,12 +148,10 @@ def _header(job: Job, name: str, identity: str) -> Header:
     return Header(job.name, job.version, name, identity, provenance())
 
 
-def _borrow(
-    file: RecordFile, tasks: Sequence[Task], items: Sequence[Item], folder: RunFolder, name: str
-) -> None:
+def _borrow(file: RecordFile, tasks: Sequence[Task], folder: RunFolder, name: str) -> None:
     """Append what other record files hold of these tasks: of version 0.1.0 here, and of runs beside this."""
     job, identity = tasks[0].job, file.header.identity
-    lacking = {item.key for item in items} - file.records.keys()
+    lacking = {task.key(identity) for task in tasks} - file.records.keys()
 
     def take(records: Records) -> None:
         useful = [r for key, r in records.items() if key in lacking and r["status"] == "ok"]
