@@ -70,7 +70,8 @@ def graph(positions, cell, pbc, settings) -> dict[tuple[int, ...], tuple[np.ndar
         terms = [out / settings.k, d[key] / settings.cutoff]
         if settings.mode == "mutual":
             terms.append(near[j, i, -a, -b, -c] / settings.k)
-        f = math.log(sum(math.exp(settings.beta * t) for t in terms)) / settings.beta
+        most = max(terms)  # of a crowded atom β rank/k has no exponential
+        f = most + math.log(sum(math.exp(settings.beta * (t - most)) for t in terms)) / settings.beta
         if f < settings.f_max:
             edges[key] = vectors[key], -(f**2) / (1 - f**2)
     return edges

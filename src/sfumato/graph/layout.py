@@ -7,7 +7,9 @@ N + E is a dummy that padding points to.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -48,13 +50,10 @@ class Topology:
         pair_source: (P,) i.
         pair_target: (P,) j.
         pair_shift: (P, 3) S: the neighbor is at pos_j + S·cell.
-        crossing: the pairs whose S is not 0.
-        place: (P,) each pair's place in the flattened (N, T) table of distances.
-        columns: T, and how many of the first columns hold all edges.
         reverse: (E,) edge (i → j, S) ↔ edge (j → i, −S): its own inverse in "mutual" mode; −1 where the
             reversed edge is absent in "out" mode.
-        out_slots: (N, K) the tokens of each atom's out-neighborhood: itself, then its edges by distance.
-        in_slots: (N, K_in) of its in-neighborhood. In "mutual" mode edge by edge the reverse of out_slots.
+        mutual: the mode of the graph.
+        bucket: the widths of slots are multiples of it.
     """
 
     numbers: Tensor
@@ -63,12 +62,9 @@ class Topology:
     pair_source: Tensor
     pair_target: Tensor
     pair_shift: Tensor
-    crossing: Tensor
-    place: Tensor
-    columns: tuple[int, int]
     reverse: Tensor
-    out_slots: Tensor
-    in_slots: Tensor
+    mutual: bool
+    bucket: int = 1
 
     @property
     def source(self) -> Tensor:
@@ -85,11 +81,68 @@ class Topology:
         """(E, 3) the cell vectors to add to the target."""
         return self.pair_shift[: len(self.reverse)]
 
+    @cached_property
+    def crossing(self) -> Tensor:
+        """The pairs whose S is not 0."""
+        return torch.nonzero(self.pair_shift.any(1))[:, 0]
+
+    @cached_property
+    def columns(self) -> tuple[int, int]:
+        """T, the columns of a table of distances with a row for each atom, and how many hold all edges."""
+        pairs, edges = self._counts
+        return (int(pairs.max()), int(edges.max())) if len(pairs) else (0, 0)
+
+    @cached_property
+    def place(self) -> Tensor:
+        """(P,) each pair's place in this table, flattened: the edges of an atom, then its witnesses."""
+        pairs, edges = self._counts
+        n, witnesses = len(self.reverse), self.pair_source[len(self.reverse) :]
+        column = torch.cat(
+            [
+                _within(self.pair_source[:n], edges),
+                _within(witnesses, pairs - edges) + edges.index_select(0, witnesses),
+            ]
+        )
+        return self.pair_source * self.columns[0] + column
+
+    @cached_property
+    def out_slots(self) -> Tensor:
+        """(N, K) the tokens of each atom's out-neighborhood: itself, then its edges by distance."""
+        number = torch.arange(len(self.reverse), device=self.reverse.device)
+        return _slots(self.source, number, len(self.numbers), self.bucket)
+
+    @cached_property
+    def in_slots(self) -> Tensor:
+        """(N, K_in) of its in-neighborhood. In "mutual" mode edge by edge the reverse of `out_slots`."""
+        if self.mutual:
+            return _slots(self.source, self.reverse, len(self.numbers), self.bucket)
+        return _slots(*torch.sort(self.target, stable=True), len(self.numbers), self.bucket)
+
+    @cached_property
+    def _counts(self) -> tuple[Tensor, Tensor]:
+        """(N,) how many pairs, and how many edges each atom has."""
+        atoms = len(self.numbers)
+        return torch.bincount(self.pair_source, minlength=atoms), torch.bincount(self.source, minlength=atoms)
+
     def to(self, device: torch.device | str) -> Topology:
-        """Return the same graph on another device."""
-        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        parts |= {name: part.to(device) for name, part in parts.items() if isinstance(part, Tensor)}
-        return Topology(**parts)
+        """Return the same graph on another device, with all that follows from its fields."""
+        if torch.device(device) == self.numbers.device:
+            return self
+        moved: dict[str, Any] = {
+            name: part.to(device) if isinstance(part, Tensor) else part
+            for name in (
+                *(f.name for f in fields(self)),
+                "crossing",
+                "columns",
+                "place",
+                "out_slots",
+                "in_slots",
+            )
+            for part in (getattr(self, name),)
+        }
+        there = Topology(**{f.name: moved.pop(f.name) for f in fields(self)})
+        vars(there).update(moved)  # where cached properties are kept
+        return there
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +195,12 @@ def index_stage(
     """
     candidates = find_candidates(positions, cell, pbc, system, settings, skin)
     distance = candidates.distance
+    refuse_one_place(candidates, distance, system)
     return _topology(candidates, distance, numbers, system, len(cell), settings, skin, bucket)
+
+
+Select = Callable[[Candidates, Tensor, Tensor, Tensor, Tensor, GraphSettings], Topology]
+"""What finds edges among candidates, with the arguments and the result of `select_edges`."""
 
 
 def select_edges(
@@ -162,6 +220,7 @@ def select_edges(
         StructureError: two atoms at the same place; says which.
     """
     distance = candidates.lengths(positions, cell, system)
+    refuse_one_place(candidates, distance, system)
     return _topology(candidates, distance, numbers, system, len(cell), settings, 0.0, bucket)
 
 
@@ -177,7 +236,6 @@ def _topology(
     bucket: int,
 ) -> Topology:
     atoms = len(numbers)
-    _refuse_one_place(candidates, distance, system)
     pairs = _rows(candidates, distance, atoms, settings, skin)
     edges = pairs.edges if skin else _with_weight(pairs, atoms, settings)
     witness = torch.ones_like(pairs.source, dtype=torch.bool).index_fill_(0, edges, False)
@@ -188,12 +246,6 @@ def _topology(
     i, j, shift = (part.index_select(0, half) for part in (candidates.i, candidates.j, candidates.shift))
     target = torch.where(back, i, j)
     shift[back] *= -1
-    reverse = _reverse(name[: len(edges)], 2 * len(distance))
-    rows, number = source[: len(edges)], torch.arange(len(edges), device=source.device)
-    if settings.mode == "mutual":
-        in_slots = _slots(rows, reverse, atoms, bucket)
-    else:
-        in_slots = _slots(*torch.sort(target[: len(edges)], stable=True), atoms, bucket)
     return Topology(
         numbers=numbers,
         system=system,
@@ -201,17 +253,23 @@ def _topology(
         pair_source=source,
         pair_target=target,
         pair_shift=shift,
-        crossing=torch.nonzero(shift.any(1))[:, 0],
-        place=pairs.place[order],
-        columns=pairs.columns,
-        reverse=reverse,
-        out_slots=_slots(rows, number, atoms, bucket),
-        in_slots=in_slots,
+        reverse=_reverse(name[: len(edges)], 2 * len(distance)),
+        mutual=settings.mode == "mutual",
+        bucket=bucket,
     )
 
 
-def _refuse_one_place(candidates: Candidates, distance: Tensor, system: Tensor) -> None:
-    """Look at all pairs, not at edges alone: of many atoms at one place none may have an edge."""
+def refuse_one_place(candidates: Candidates, distance: Tensor, system: Tensor) -> None:
+    """Look at all pairs, not at edges alone: of many atoms at one place none may have an edge.
+
+    Args:
+        candidates: H pairs.
+        distance: (H,) Å, where the atoms are.
+        system: (N,) the structure of each atom.
+
+    Raises:
+        StructureError: two atoms at the same place; says which.
+    """
     close = torch.nonzero(distance < SAME_PLACE)[:, 0]
     if not len(close):
         return

@@ -10,7 +10,7 @@ import math
 from torch import Tensor
 
 from sfumato.graph.candidates import Candidates, find_candidates
-from sfumato.graph.layout import Topology, select_edges
+from sfumato.graph.layout import Select, Topology, select_edges
 from sfumato.graph.settings import GraphSettings
 
 
@@ -39,7 +39,13 @@ class Neighbors:
         self._then: tuple[Tensor, ...] = ()
 
     def topology(
-        self, positions: Tensor, cell: Tensor, pbc: Tensor, numbers: Tensor, system: Tensor
+        self,
+        positions: Tensor,
+        cell: Tensor,
+        pbc: Tensor,
+        numbers: Tensor,
+        system: Tensor,
+        select: Select = select_edges,
     ) -> Topology:
         """Return the edges where the atoms are now.
 
@@ -49,6 +55,7 @@ class Neighbors:
             pbc: (G, 3).
             numbers: (N,) atomic numbers.
             system: (N,) the structure of each atom.
+            select: finds the edges among the pairs, as `select_edges` does.
 
         Raises:
             StructureError: two atoms at the same place; a position that is not finite; a flat cell.
@@ -57,7 +64,7 @@ class Neighbors:
             self._candidates = find_candidates(positions, cell, pbc, system, self.settings, self.skin)
             self._then = tuple(part.detach().clone() for part in (positions, cell, pbc, system))
             self.searches += 1
-        return select_edges(self._candidates, positions, cell, numbers, system, self.settings)
+        return select(self._candidates, positions, cell, numbers, system, self.settings)
 
     def _stale(self, *now: Tensor) -> bool:
         if any(a.shape != b.shape for a, b in zip(now, self._then)):

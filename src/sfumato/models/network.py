@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from sfumato.graph.layout import Topology, index_stage
+from sfumato.graph.layout import Select, Topology, find_candidates, index_stage, select_edges
 from sfumato.models.config import ELEMENTS, NetworkConfig
 from sfumato.systems import Batch, symbols
 
@@ -143,6 +143,11 @@ class Network(nn.Module, ABC):
     def backend(self) -> str:
         """What computes its energies and their slopes: "torch", or the name of a core of its own."""
         return "torch"
+
+    @property
+    def select(self) -> Select:
+        """What finds the edges among candidates."""
+        return select_edges
 
     def compiled(self, topology: Topology, positions: Tensor, cell: Tensor, stress: bool) -> Output | None:
         """Return what `evaluate` does without `create_graph` by a core of its own; None where it has none."""
@@ -321,7 +326,12 @@ def prepare(model: Network, batch: Batch, skin: float = 0.0, dtype: torch.dtype 
     device = model.device
     arrays = (batch.positions, batch.cell, batch.pbc, batch.numbers, batch.index)
     positions, cells, pbc_, numbers, system = (torch.from_numpy(array.copy()).to(device) for array in arrays)
-    topology = index_stage(positions, cells, pbc_, numbers, system, model.config.graph, skin)
+    graph = model.config.graph
+    if skin:
+        topology = index_stage(positions, cells, pbc_, numbers, system, graph, skin)
+    else:
+        candidates = find_candidates(positions, cells, pbc_, system, graph)
+        topology = model.select(candidates, positions, cells, numbers, system, graph)
     return Prepared(topology, positions.to(dtype), cells.to(dtype), bool(batch.pbc.all()))
 
 

@@ -205,6 +205,14 @@ class ZBL(nn.Module):
             )
         self.register_buffer("radii", torch.tensor(covalent_radii, dtype=torch.float64), persistent=False)
 
+    def is_near(self, topology: Topology, distance: Tensor) -> bool:
+        """Return whether the nuclei of any edge repel each other; arguments are those of `forward`."""
+        return bool((distance < self._reach(topology)).any())
+
+    def _reach(self, topology: Topology) -> Tensor:
+        zi, zj = (topology.numbers[end] for end in (topology.source, topology.target))
+        return ZBL_REACH * (self.radii[zi] + self.radii[zj])
+
     def forward(self, topology: Topology, distance: Tensor, envelope: Tensor) -> Tensor:
         """Return (E,) eV, what each edge adds to the energy of its source.
 
@@ -214,7 +222,7 @@ class ZBL(nn.Module):
             envelope: (E,) e.
         """
         zi, zj = (topology.numbers[end] for end in (topology.source, topology.target))
-        reach = ZBL_REACH * (self.radii[zi] + self.radii[zj]).to(distance)
+        reach = self._reach(topology).to(distance)
         t = 2 * distance / reach - 1
         inside = t < 1
         # Smooth: as t → 0 and t → 1 both branches meet with all derivatives zero; ½ keeps the other finite.

@@ -25,6 +25,9 @@ from sfumato.potentials.torchsim import torchsim_model
 from sfumato.systems import Batch, Failure, Floats, Ints, Prediction, System
 from sfumato.words import nearest
 
+SMALL = 2**26
+"""Bytes that are there without looking: what is free takes milliseconds to find out."""
+
 TOGETHER = 64
 """Structures it prefers to get at once."""
 
@@ -157,8 +160,10 @@ class NetworkPotential(Potential):
 
     def _followed(self, batch: Batch, neighbors: Neighbors) -> Prepared:
         arrays = (batch.positions, batch.cell, batch.pbc, batch.numbers, batch.index)
-        positions, cell, *rest = (torch.from_numpy(array.copy()).to(self.device) for array in arrays)
-        topology = neighbors.topology(positions, cell, *rest)
+        positions, cell, pbc, numbers, system = (
+            torch.from_numpy(array.copy()).to(self.device) for array in arrays
+        )
+        topology = neighbors.topology(positions, cell, pbc, numbers, system, self.network.select)
         return Prepared(topology, positions, cell, bool(batch.pbc.all()))
 
     def _prepared(self, batch: Batch, rows: Ints, failures: Failures) -> tuple[Ints, Prepared | None]:
@@ -235,6 +240,8 @@ class NetworkPotential(Potential):
 
     def _is_large(self, ready: Prepared) -> bool:
         need = self._bytes(len(ready.topology.reverse), len(ready.positions))
+        if need < SMALL:
+            return False
         if need > SHARE * free_memory(self.device):
             give_back()
         return bool(need > SHARE * free_memory(self.device))

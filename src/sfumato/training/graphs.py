@@ -62,47 +62,21 @@ def joined(parts: list[Topology]) -> Topology:
     before = np.cumsum([0, *atoms]).tolist()
     edges_before = np.cumsum([0, *edges]).tolist()
     systems = np.cumsum([0, *(t.n_systems for t in parts)]).tolist()
-    columns = max(t.columns[0] for t in parts), max(t.columns[1] for t in parts)
 
     def pairs(values: list[Tensor]) -> Tensor:
         """All edges, then all witnesses."""
         heads = [value[:e] for value, e in zip(values, edges)]
         return torch.cat(heads + [value[e:] for value, e in zip(values, edges)])
 
-    shift = pairs([t.pair_shift for t in parts])
     return Topology(
         numbers=torch.cat([t.numbers for t in parts]),
         system=torch.cat([t.system + s for t, s in zip(parts, systems)]),
         n_systems=systems[-1],
         pair_source=pairs([t.pair_source + n for t, n in zip(parts, before)]),
         pair_target=pairs([t.pair_target + n for t, n in zip(parts, before)]),
-        pair_shift=shift,
-        crossing=torch.nonzero(shift.any(1))[:, 0],
-        place=pairs([_placed(t, n, columns[0]) for t, n in zip(parts, before)]),
-        columns=columns,
+        pair_shift=pairs([t.pair_shift for t in parts]),
         reverse=torch.cat(
             [torch.where(t.reverse < 0, t.reverse, t.reverse + e) for t, e in zip(parts, edges_before)]
         ),
-        out_slots=_slots([t.out_slots for t in parts], atoms, edges),
-        in_slots=_slots([t.in_slots for t in parts], atoms, edges),
+        mutual=parts[0].mutual,
     )
-
-
-def _placed(t: Topology, before: int, width: int) -> Tensor:
-    """Return places in a table of another width, further down."""
-    own = max(t.columns[0], 1)
-    row = t.place.div(own, rounding_mode="floor")
-    return (row + before) * width + (t.place - row * own)
-
-
-def _slots(tables: list[Tensor], atoms: list[int], edges: list[int]) -> Tensor:
-    """Return the tables of tokens below each other, the tokens renumbered: all atoms, then all edges."""
-    wide, n, e = max(table.shape[1] for table in tables), 0, 0
-    all_atoms, all_tokens = sum(atoms), sum(atoms) + sum(edges)
-    found = tables[0].new_full((all_atoms, wide), all_tokens)
-    for table, own_atoms, own_edges in zip(tables, atoms, edges):
-        token = torch.where(table < own_atoms, table + n, table + (all_atoms + e - own_atoms))
-        token = torch.where(table < own_atoms + own_edges, token, all_tokens)
-        found[n : n + own_atoms, : table.shape[1]] = token
-        n, e = n + own_atoms, e + own_edges
-    return found

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfumato.graph.layout import Geometry, Topology, differentiable_stage
+from sfumato.graph.layout import Geometry, Select, Topology, differentiable_stage
 from sfumato.models.config import ELEMENTS
 from sfumato.models.harmonics import gaussians, smearing, solid_harmonics
 from sfumato.models.mindscaip.config import MinDScAIPConfig
@@ -20,6 +20,7 @@ from sfumato.models.mindscaip.initial import initialize
 from sfumato.models.mindscaip.layers import Layer, Method, normalize
 from sfumato.models.mindscaip.native.compiled import CompiledTape, Parts, hindrance, output
 from sfumato.models.mindscaip.native.core import Core
+from sfumato.models.mindscaip.native.select import select_compiled
 from sfumato.models.mindscaip.windows import windows
 from sfumato.models.network import Network, Output, Tape, per_structure, strained
 from sfumato.models.readout import ZBL, FeedForward, ForceEncoding, StressHead, Tokens, VectorHead
@@ -100,6 +101,11 @@ class MinDScAIP(Network):
     def backend(self) -> str:
         """See Network."""
         return "torch" if self._core() is None else "native"
+
+    @property
+    def select(self) -> Select:
+        """See Network."""
+        return super().select if self._core() is None else select_compiled
 
     def compiled(self, topology: Topology, positions: Tensor, cell: Tensor, stress: bool) -> Output | None:
         """See Network."""

@@ -73,6 +73,11 @@ def library() -> ctypes.CDLL | None:
     core.sfumato_network.argtypes = [POINTER(Settings), pointer, pointer, pointer, pointer, pointer]
     core.sfumato_pack.argtypes = core.sfumato_free_network.argtypes = [pointer]
     core.sfumato_pass.restype, core.sfumato_free_pass.argtypes = pointer, [pointer]
+    core.sfumato_selection.restype, core.sfumato_free_selection.argtypes = pointer, [pointer]
+    core.sfumato_select.argtypes = [
+        *(pointer, POINTER(Graph), c_int64, pointer, pointer, pointer, pointer, c_int64, pointer)
+    ]
+    core.sfumato_selected.argtypes = [pointer] * 5
     core.sfumato_bytes.restype, core.sfumato_bytes.argtypes = c_int64, [pointer]
     core.sfumato_forward.argtypes = [
         *(pointer, pointer, POINTER(Pairs), c_int64, c_int64, pointer, pointer, c_int),

@@ -101,7 +101,7 @@ def _output(parts: Parts, evaluation: Evaluation, dtype: torch.dtype, stress: bo
     model, topology, scale = parts.model, evaluation.topology, parts.model.scale
     atoms, distance, log_e = evaluation.forward(learn)
     energies, extra = model.in_units(topology, atoms), None
-    if parts.zbl is not None:
+    if parts.zbl is not None and parts.zbl.is_near(topology, distance):
         nuclei, extra = _nuclei(parts.zbl, scale, topology, (distance, log_e))
         energies = energies.index_add(0, topology.source, nuclei)
     forces, strain = evaluation.pull(extra)

@@ -96,6 +96,28 @@ void sfumato_free_pass(Pass* pass) { delete pass; }
 // What a pass holds for the next time.
 int64_t sfumato_bytes(const Pass* pass) { return pass->bytes(); }
 
+Selection* sfumato_selection() { return new (std::nothrow) Selection; }
+
+void sfumato_free_selection(Selection* selection) { delete selection; }
+
+// Chooses among H pairs of N atoms; says how many edges, and how many pairs there are.
+int sfumato_select(Selection* selection, const GraphSettings* settings, int64_t pairs, const int64_t* i,
+                   const int64_t* j, const int64_t* shift, const double* distance, int64_t atoms, int64_t* sizes) {
+  return guarded([&] {
+    selection->select(*settings, pairs, i, j, shift, distance, atoms);
+    sizes[0] = (int64_t)selection->reverse.size(), sizes[1] = (int64_t)selection->source.size();
+  });
+}
+
+// Copies what was chosen: sources, targets and shifts of pairs, reverses of edges.
+void sfumato_selected(const Selection* selection, int64_t* source, int64_t* target, int64_t* shift, int64_t* reverse) {
+  auto copy = [](const std::vector<int64_t>& from, int64_t* to) {
+    if (!from.empty()) memcpy(to, from.data(), from.size() * sizeof(int64_t));
+  };
+  copy(selection->source, source), copy(selection->target, target);
+  copy(selection->shift, shift), copy(selection->reverse, reverse);
+}
+
 // Structures begin … end of a batch; energies of their atoms. Distances and log e of their edges, if asked for.
 int sfumato_forward(Pass* pass, const Network* net, const Topology* t, int64_t begin, int64_t end,
                     const double* positions, const double* cell, int learn, double* energies, double* distance,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.graph.layout import Topology
+from sfumato.graph.layout import GraphSettings, Topology
 from sfumato.models.harmonics import harmonic_norms, harmonic_slopes, smearing
 from sfumato.models.mindscaip.config import MinDScAIPConfig
 from sfumato.models.mindscaip.native import Graph, Pairs, Settings, library
@@ -49,6 +49,7 @@ class Core:
         self._compiled = library()
         self._network: int | None = None
         self._passes: list[int] = []
+        self._owners: list[tuple[dict[str, torch.nn.Parameter | None], str]] = []
         self._where: tuple[int, ...] = ()
         self._when: tuple[int, ...] = ()
         self._alive: tuple[Any, ...] = ()
@@ -81,17 +82,25 @@ class Core:
 
     def _bind(self, model: Network) -> None:
         """Read the weights where they have moved or changed."""
-        weights = list(model.parameters())
+        weights = self._weights(model)
         where = tuple(weight.data_ptr() for weight in weights)
         when = tuple(weight._version for weight in weights)
         if where != self._where:
-            _compiled().sfumato_free_network(self._network)
+            compiled_core().sfumato_free_network(self._network)
             self._network = None
             self._network = self._made(model)
             self._where, self._when = where, ()
         if when != self._when:
-            _check(_compiled().sfumato_pack(self._network))
+            check(compiled_core().sfumato_pack(self._network))
             self._when = when
+
+    def _weights(self, model: Network) -> list[Tensor]:
+        """Return all weights in order; which modules have them is looked up once, and what, every time."""
+        if not self._owners:
+            for name, _ in model.named_parameters():
+                module, _, last = name.rpartition(".")
+                self._owners.append((model.get_submodule(module)._parameters, last))
+        return [owner[name] for owner, name in self._owners]  # type: ignore[misc]
 
     def _made(self, model: Network) -> int:
         config = model.config
@@ -106,7 +115,7 @@ class Core:
         l_max = max(settings.l_max, 0)
         slopes, norms = harmonic_slopes(l_max).contiguous(), harmonic_norms(l_max)
         self.size, self._alive = starts[-1], (centers, list(weights.values()))
-        made = _compiled().sfumato_network(
+        made = compiled_core().sfumato_network(
             settings,
             (ctypes.c_void_p * len(names))(*addresses),
             places.ctypes.data,
@@ -126,15 +135,15 @@ class Core:
 
     def take_pass(self) -> int:
         """Return memory for one pass."""
-        made = self._passes.pop() if self._passes else _compiled().sfumato_pass()
+        made = self._passes.pop() if self._passes else compiled_core().sfumato_pass()
         if not made:
             raise MemoryError("the compiled core ran out of memory")
         return int(made)
 
     def give_back(self, one: int) -> None:
         """Keep the memory of a pass for the next, or let it go where it has grown large."""
-        if _compiled().sfumato_bytes(one) > KEPT:
-            _compiled().sfumato_free_pass(one)
+        if compiled_core().sfumato_bytes(one) > KEPT:
+            compiled_core().sfumato_free_pass(one)
         else:
             self._passes.append(one)
 
@@ -202,7 +211,7 @@ class Evaluation:
             where = (s.one, self.core.network, self._pairs, s.begin, s.end)
             inputs = (self.positions.data_ptr(), self.cell.data_ptr(), int(learn))
             outputs = (_at(atoms, s.atom), _at(distance, s.edge), _at(log_e, s.edge))
-            return int(_compiled().sfumato_forward(*where, *inputs, *outputs))
+            return int(compiled_core().sfumato_forward(*where, *inputs, *outputs))
 
         self._together(run)
         return atoms, distance, log_e
@@ -219,7 +228,9 @@ class Evaluation:
 
         def run(s: _Share) -> int:
             inputs = (_at(by_distance, s.edge), _at(by_log_e, s.edge))
-            return int(_compiled().sfumato_pull(s.one, *inputs, _at(forces, s.atom), _at(strain, s.begin)))
+            return int(
+                compiled_core().sfumato_pull(s.one, *inputs, _at(forces, s.atom), _at(strain, s.begin))
+            )
 
         self._together(run)
         return forces, (strain + strain.transpose(1, 2)) / 2
@@ -237,7 +248,7 @@ class Evaluation:
 
         def run(s: _Share) -> int:
             inputs = (_at(c, s.atom), _at(moves, s.atom), _at(strain, s.begin))
-            return int(_compiled().sfumato_learn(s.one, *inputs, _at(sums, self.shares.index(s))))
+            return int(compiled_core().sfumato_learn(s.one, *inputs, _at(sums, self.shares.index(s))))
 
         self._together(run)
         return sums[0] if len(sums) == 1 else sums.sum(0)
@@ -254,7 +265,7 @@ class Evaluation:
         else:
             codes = list(_threads(len(self.shares)).map(run, self.shares))
         for code in codes:
-            _check(code)
+            check(code)
 
 
 @lru_cache
@@ -267,21 +278,38 @@ def _at(part: Tensor | None, start: int) -> int | None:
     return None if part is None else part.data_ptr() + start * part.stride(0) * part.element_size()
 
 
-def _compiled() -> ctypes.CDLL:
+def compiled_core() -> ctypes.CDLL:
+    """Return the core, which is known to be there."""
     compiled = library()
     assert compiled is not None
     return compiled
 
 
-def _check(code: int) -> None:
+def check(code: int) -> None:
+    """Raise what the core reports.
+
+    Raises:
+        MemoryError: memory did not suffice.
+        RuntimeError: anything else.
+    """
+    """Raise what the core reports.
+
+    Raises:
+        MemoryError: memory did not suffice.
+        RuntimeError: anything else.
+    """
     if code == 1:
         raise MemoryError("the compiled core ran out of memory")
     if code:
         raise RuntimeError("the compiled core failed")
 
 
+def graph_settings(g: GraphSettings) -> Graph:
+    """Return the settings of a graph as the core takes them."""
+    return Graph(g.k, g.d0, g.beta, g.cutoff, g.rank_offset, g.f_max, g.mode == "mutual")
+
+
 def _settings(c: MinDScAIPConfig, spread: float, height: float) -> Settings:
-    g = c.graph
     inner = c.width * c.attention_factor
     angular = c.directional == "angular_bias"
     return Settings(
@@ -289,7 +317,7 @@ def _settings(c: MinDScAIPConfig, spread: float, height: float) -> Settings:
         *(c.angular_degree if angular else 0, -1 if angular else c.l_max),
         *(c.gated, c.node_ffn, c.layer_readout),
         *(1 / (c.temperature * (inner / c.heads) ** 0.5), height, spread),
-        Graph(g.k, g.d0, g.beta, g.cutoff, g.rank_offset, g.f_max, g.mode == "mutual"),
+        graph_settings(c.graph),
     )
 
 

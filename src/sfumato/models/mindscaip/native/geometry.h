@@ -199,6 +199,90 @@ class Geometry {
   }
 };
 
+// Which of the candidate pairs of a batch carry an edge, and which have a say in the rank of one (see graph/layout.py).
+class Selection {
+ public:
+  std::vector<int64_t> source, target, shift, reverse;  // edges, then witnesses
+
+  // H pairs in one direction each, and N atoms.
+  void select(const GraphSettings& s, int64_t pairs, const int64_t* i, const int64_t* j, const int64_t* images,
+              const double* distance, int64_t atoms) {
+    sort(pairs, i, j, distance, atoms);
+    std::vector<double> rank(2 * (size_t)pairs, INFINITY), reach(atoms, -INFINITY);
+    for (int64_t a = 0; a < atoms; a++)
+      for (int64_t p = first_[a]; p < first_[a + 1]; p++)
+        if (length_[p] < s.cutoff) rank[name_[p]] = count(s, a, p);
+    std::vector<char> edge(2 * (size_t)pairs, 0);
+    for (int64_t h = 0; h < pairs; h++) {
+      const double out = rank[h], in = rank[pairs + h];
+      const bool both = s.mutual && weighs(s, out, in, distance[h]);
+      edge[h] = s.mutual ? both : weighs(s, out, -INFINITY, distance[h]);
+      edge[pairs + h] = s.mutual ? both : weighs(s, in, -INFINITY, distance[h]);
+      if (edge[h]) reach[i[h]] = std::max(reach[i[h]], distance[h]);
+      if (edge[pairs + h]) reach[j[h]] = std::max(reach[j[h]], distance[h]);
+    }
+    std::vector<int64_t> number(2 * (size_t)pairs, -1), chosen;
+    for (int witness = 0; witness < 2; witness++)
+      for (int64_t a = 0; a < atoms; a++)
+        for (int64_t p = first_[a]; p < first_[a + 1]; p++) {
+          const bool is_edge = edge[name_[p]];
+          if (witness ? is_edge || !(length_[p] < reach[a] + SUPPORT * s.d0) : !is_edge) continue;
+          if (!witness) number[name_[p]] = (int64_t)chosen.size();
+          chosen.push_back(name_[p]);
+        }
+    name_pairs(chosen, number, pairs, i, j, images);
+  }
+
+ private:
+  std::vector<int64_t> first_, name_;  // of each atom, its pairs by distance: h for i → j, H + h for j → i
+  std::vector<double> length_;
+
+  void sort(int64_t pairs, const int64_t* i, const int64_t* j, const double* distance, int64_t atoms) {
+    first_.assign(atoms + 1, 0), name_.resize(2 * (size_t)pairs), length_.resize(2 * (size_t)pairs);
+    for (int64_t h = 0; h < pairs; h++) first_[i[h] + 1]++, first_[j[h] + 1]++;
+    for (int64_t a = 0; a < atoms; a++) first_[a + 1] += first_[a];
+    std::vector<int64_t> next(first_.begin(), first_.end() - 1);
+    for (int64_t h = 0; h < pairs; h++) name_[next[i[h]]++] = h;
+    for (int64_t h = 0; h < pairs; h++) name_[next[j[h]]++] = pairs + h;
+    auto length = [&](int64_t name) { return distance[name < pairs ? name : name - pairs]; };
+    for (int64_t a = 0; a < atoms; a++)
+      std::stable_sort(name_.begin() + first_[a], name_.begin() + first_[a + 1],
+                       [&](int64_t x, int64_t y) { return length(x) < length(y); });
+    for (size_t p = 0; p < name_.size(); p++) length_[p] = length(name_[p]);
+  }
+
+  // The rank of a pair among those of its atom, whose distances rise.
+  double count(const GraphSettings& s, int64_t a, int64_t p) const {
+    double total = s.rank_offset;
+    for (int64_t q = first_[a]; q < first_[a + 1]; q++) {
+      const double x = (length_[p] - length_[q]) / s.d0;
+      if (x <= -SATURATED) break;
+      total += x >= SATURATED ? 1.0 : 1 / (1 + std::exp(-x / (1 - (x / SUPPORT) * (x / SUPPORT))));
+      if (total >= s.k) return INFINITY;
+    }
+    return total;
+  }
+
+  static bool weighs(const GraphSettings& s, double out, double in, double distance) {
+    const double x = out / s.k, y = in / s.k, z = distance / s.cutoff, top = std::max(std::max(x, y), z);
+    if (!(top < s.f_max)) return false;
+    const double total = std::exp(s.beta * (x - top)) + std::exp(s.beta * (y - top)) + std::exp(s.beta * (z - top));
+    return top + std::log(total) / s.beta < s.f_max;
+  }
+
+  void name_pairs(const std::vector<int64_t>& chosen, const std::vector<int64_t>& number, int64_t pairs,
+                  const int64_t* i, const int64_t* j, const int64_t* images) {
+    source.clear(), target.clear(), shift.clear(), reverse.clear();
+    for (size_t p = 0; p < chosen.size(); p++) {
+      const bool back = chosen[p] >= pairs;
+      const int64_t h = back ? chosen[p] - pairs : chosen[p];
+      source.push_back(back ? j[h] : i[h]), target.push_back(back ? i[h] : j[h]);
+      for (int c = 0; c < 3; c++) shift.push_back(back ? -images[3 * h + c] : images[3 * h + c]);
+      if (number[chosen[p]] >= 0) reverse.push_back(number[back ? h : pairs + h]);
+    }
+  }
+};
+
 // Real solid harmonics of unit vectors up to l_max and their slopes (see models/harmonics.py).
 class Harmonics {
  public:
