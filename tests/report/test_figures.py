@@ -5,7 +5,16 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from sfumato.report.figures import COLORS, DARK, PAPER, color_of, escaped, look_of
+from sfumato.report.figures import (
+    COLORS,
+    DARK,
+    PAPER,
+    blank_figure,
+    color_of,
+    escaped,
+    log_axis,
+    look_of,
+)
 
 
 def lab(color):
@@ -37,3 +46,14 @@ def test_no_two_models_share_a_color_or_a_look():
 
 def test_names_are_no_markup():
     assert escaped('<b> & "x"') == '&lt;b&gt; &amp; "x"'
+
+
+@pytest.mark.parametrize("values", [[0.2, 90.0, 4e4], [3.0, 70.0], [633.0], [1.12, 1.35], [90.0, 110.0]])
+def test_a_logarithmic_axis_has_ticks_however_narrow_its_range(values):
+    figure = blank_figure("t", 300)
+    log_axis(figure, "y", "error", values, 1e-3)
+    axis = figure.layout.yaxis
+    low, high = (10.0**end for end in axis.range)
+    assert low < min(values) <= max(values) < high
+    assert 2 <= sum(low <= tick <= high for tick in axis.tickvals) <= 12
+    assert "≤ 0.001" in axis.ticktext

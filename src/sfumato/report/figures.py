@@ -31,6 +31,9 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x")
 
+TICKS = ((1.0,), (1.0, 2.0, 5.0), tuple(map(float, range(1, 10))), tuple(k / 10 for k in range(10, 100)))
+"""First digits of the ticks of a logarithmic axis, from wide ranges to narrow ones."""
+
 FRAME = "frame"
 """The name of a line in a figure that the slider of a molecule moves."""
 
@@ -191,9 +194,11 @@ def log_axis(figure: Figure, axis: str, title: str, values: Sequence[float], lea
         least: the smallest that is drawn; its tick says that smaller ones are drawn there too.
     """
     low, high = 0.85 * min(values, default=10 * least), 1.18 * max(values, default=100 * least)
-    digits = (1, 2, 5) if high < 100 * low else (1,)
     powers = range(math.floor(math.log10(least)), math.ceil(math.log10(high)) + 1)
-    ticks = [digit * 10.0**power for power in powers for digit in digits]
+    for digits in TICKS[high < 100 * low :]:
+        ticks = [digit * 10.0**power for power in powers for digit in digits]
+        if sum(low <= tick <= high for tick in ticks) > 1:
+            break
     update = figure.update_xaxes if axis == "x" else figure.update_yaxes
     update(
         type="log",

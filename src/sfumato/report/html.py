@@ -167,9 +167,14 @@ def coverage_cell(n: int, total: int) -> str:
     return f'<td{bad} data-value="{n}">{n}/{total}</td>'
 
 
+LONG = 40
+"""Letters; a cell of more gets room for them, so that its row does not become a tower."""
+
+
 def words_cell(text: str) -> str:
     """Return a cell of words that may break anywhere."""
-    return f'<td class="words">{escape(text)}</td>'
+    kind = "words long" if len(text) > LONG else "words"
+    return f'<td class="{kind}">{escape(text)}</td>'
 
 
 def linked(text: str) -> str:

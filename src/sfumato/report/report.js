@@ -14,6 +14,25 @@
     if (part === null || typeof part !== 'object') return part;
     return Object.fromEntries(Object.entries(part).map(([name, value]) => [name, recolored(value, name)]));
   };
+  // Names of rows must leave room for the rows on a small screen: they break where words do.
+  const broken = (text, most) => {
+    const lines = [''];
+    for (const part of text.match(/\([^)]*\)|[^-_ (]*[-_ ]|[^-_ (]+|\(/g) ?? []) {
+      const last = lines[lines.length - 1];
+      if (last && (last + part).trimEnd().length > most) lines.push(part); else lines[lines.length - 1] += part;
+    }
+    return lines.join('<br>');
+  };
+  const fit = (div, layout) => {
+    layout.dragmode = false;  // a finger on a figure scrolls the page
+    const {yaxis} = layout, labels = yaxis && yaxis.ticktext;
+    if (labels && Math.max(...labels.map(label => label.length)) > 12 && !labels.some(label => label.includes('<'))) {
+      yaxis.ticktext = labels.map(label => broken(label, 12));
+      yaxis.tickfont = {...yaxis.tickfont, size: 10};
+    }
+    if (yaxis && yaxis.scaleanchor) layout.height = Math.min(layout.height, div.clientWidth + 40);  // a square one
+  };
+  const PAGE = 900;  // px of a figure that a printed page holds
   // The line that a molecule's slider moves is the shape of this name.
   const frameOf = layout => (layout.shapes || []).findIndex(shape => shape.name === 'frame');
   const draw = div => {
@@ -21,8 +40,8 @@
     const {data, layout} = darkness.matches && !printing ? recolored(found) : found;
     const at = frameOf(layout);
     if (at >= 0 && div.frame !== undefined) Object.assign(layout.shapes[at], {x0: div.frame, x1: div.frame});
-    if (narrow) layout.dragmode = false;  // a finger on a figure scrolls the page
-    if (printing) layout.width = 660;
+    if (narrow) fit(div, layout);
+    if (printing) Object.assign(layout, {width: 660, height: Math.min(layout.height, PAGE)});
     Plotly.react(div, data, layout, config);
   };
   all('.plot', draw);

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from sfumato.report.figures import blank_figure, escaped, look_of
+from sfumato.report.figures import blank_figure, escaped, log_axis, look_of
 from sfumato.report.html import Page, figure_block
 from sfumato.report.numbers import number
 from sfumato.report.tables import plain_table
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Log = Sequence[Mapping[str, Any]]
 """The lines of a run."""
+
+SMALLEST = 1e-3
+"""meV; the axis of errors begins no lower."""
 
 SHOWN = (("forces", "force MAE, meV/Å"), ("energy", "energy MAE, meV/atom"))
 
@@ -86,7 +89,8 @@ def curve_figure(logs: Mapping[str, Log], key: str, title: str) -> Figure:
             hoverinfo="text+name",
         )
     figure.update_xaxes(title_text="time of training, minutes", rangemode="tozero")
-    figure.update_yaxes(title_text=title, type="log")
+    shown = [value for trace in figure.data for value in trace.y if value > 0]
+    log_axis(figure, "y", title, shown, SMALLEST)
     return figure
 
 

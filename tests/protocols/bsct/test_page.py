@@ -211,10 +211,10 @@ PROBE = """<script>addEventListener('load', () => {
 });</script></body>"""
 
 
-def facts_of(page, folder, *flags, width=600):
+def facts_of(page, folder, *flags, width=600, probe=PROBE):
     """What the probe sees in a browser, and what the browser complains of."""
     file = folder / "report.html"
-    file.write_text(page.replace("</body>", PROBE), encoding="utf-8")
+    file.write_text(page.replace("</body>", probe), encoding="utf-8")
     command = [
         CHROMIUM,
         *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -245,3 +245,31 @@ def test_a_browser_draws_every_figure_and_asks_for_nothing(page, tmp_path):
 def test_page_and_figures_are_dark_where_a_reader_prefers_that(page, tmp_path):
     facts = facts_of(page, tmp_path, "--blink-settings=preferredColorScheme=0")
     assert (facts["paper"], facts["ground"]) == ("#15181C", "rgb(21, 24, 28)")
+
+
+SIZES = """<script>addEventListener('load', () => {
+  const plots = [...document.querySelectorAll('.plot')];
+  const labels = plots.map(plot => (plot.layout.yaxis.ticktext || []).join(' '));
+  const room = plots.map(plot => plot._fullLayout._size.w / plot.clientWidth);
+  const square = plots.filter(plot => plot.layout.yaxis.scaleanchor)
+    .map(plot => plot.layout.height - plot.clientWidth);
+  const facts = {labels, room: Math.min(...room), square};
+  dispatchEvent(new Event('beforeprint'));
+  facts.printed = Math.max(...plots.map(plot => plot.layout.height));
+  const out = document.createElement('output');
+  out.id = 'facts';
+  out.textContent = JSON.stringify(facts);
+  document.body.append(out);
+});</script></body>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH to draw the page in")
+def test_long_names_leave_room_on_a_small_screen_and_figures_fit_a_printed_page(tmp_path):
+    names = [f"a-network-of-{k}-layers-and-a-long-name" for k in range(9)]
+    run = make_run({name: (0.02 * k, 2.1) for k, name in enumerate(names)}, per_bond=2)
+    facts = facts_of(str(bsct_page([run])), tmp_path, width=500, probe=SIZES)
+    assert any("a-network-<br>of-3-layers-<br>" in text for text in facts["labels"])
+    assert facts["room"] > 0.6
+    assert facts["square"]
+    assert all(more <= 40 for more in facts["square"])
+    assert facts["printed"] <= 900

@@ -77,6 +77,7 @@ def magnitude_figure(run: Run) -> Figure:
 
 def _parity(title: str, axis: str, points: Points) -> Figure:
     figure = blank_figure(title, 560)
+    figure.update_layout(legend_itemsizing="constant")  # points as small as these could not be seen there
     known = {name: np.flatnonzero(np.isfinite(reference)) for name, (reference, _) in points.items()}
     drawn = {
         name: rows
