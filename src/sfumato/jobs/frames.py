@@ -77,9 +77,9 @@ class Subject:
         """Return the record key of every structure on a path (P, N, 3)."""
         head = self._head(scan)
         keys = []
-        for frame in positions:
+        for frame in np.ascontiguousarray(positions, dtype="<f8"):
             sha = head.copy()
-            sha.update(_bytes(frame, "<f8"))
+            sha.update(frame)
             keys.append(sha.hexdigest())
         return keys
 

@@ -115,11 +115,13 @@ def _items(tasks: Sequence[Task], identity: str, records: Records) -> tuple[list
     return items, lost
 
 
-def recorded(tasks: Iterable[Task], name: str, identity: str, folder: RunFolder) -> dict[str, Record]:
+def recorded(
+    tasks: Iterable[Task] | Mapping[Job, list[Task]], name: str, identity: str, folder: RunFolder
+) -> dict[str, Record]:
     """Return what a folder holds of a model's tasks; nothing is done.
 
     Args:
-        tasks: of a protocol.
+        tasks: of a protocol, or `by_job` of them.
         name: of the model.
         identity: its hash.
         folder: of the run.
@@ -128,7 +130,7 @@ def recorded(tasks: Iterable[Task], name: str, identity: str, folder: RunFolder)
         RecordError: a record file is damaged.
     """
     records: dict[str, Record] = {}
-    for job, some in by_job(tasks).items():
+    for job, some in (tasks if isinstance(tasks, Mapping) else by_job(tasks)).items():
         records |= _old_records(some, identity, folder.plain_record_path(name))
         path = folder.record_path(name, job.name)
         if path.exists():

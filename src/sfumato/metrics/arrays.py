@@ -34,11 +34,22 @@ class Sides(NamedTuple):
         parts = (values, values[:minimum], values[minimum:])
         return cls(*(float(reduce(part)) if len(part) else math.nan for part in parts))
 
+    @classmethod
+    def largest(cls, values: Floats, minimum: int) -> Sides:
+        """Return the largest of finite values, one per interval, (F − 1,), on the sides of frame `minimum`."""
+        left, right = values[:minimum], values[minimum:]
+        compress = float(left.max()) if len(left) else math.nan
+        stretch = float(right.max()) if len(right) else math.nan
+        full = max(compress, stretch) if len(left) and len(right) else stretch if len(right) else compress
+        return cls(full, compress, stretch)
+
 
 def checked(values: ArrayLike, shape: tuple[int | None, ...], what: str) -> Floats:
     """Return `values` as floats of the expected shape (None: any length), or say what is wrong."""
     array = np.asarray(values, dtype=np.float64)
-    if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape)):
+    if array.shape != shape and (
+        array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape))
+    ):
         expected = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
         raise ValueError(f"{what}: expected shape {expected}, got {array.shape}")
     return array

@@ -40,21 +40,21 @@ def peaks(curve: Floats) -> tuple[Ints, Floats]:
     The prominence is the least descent from the maximum, on either side, before the curve rises above it or
     ends. A level top is one maximum, at its middle.
     """
-    y, first, last = curve, np.arange(len(curve)), np.arange(len(curve))
-    changes = y[1:] != y[:-1]
-    if not changes.all():
-        first = np.flatnonzero(np.append(True, changes))
-        last = np.append(first[1:], len(curve)) - 1
+    y, places = curve, None
+    if (y[1:] == y[:-1]).any():
+        first = np.flatnonzero(np.append(True, y[1:] != y[:-1]))
+        places = (first + np.append(first[1:], len(curve)) - 1) // 2
         y = curve[first]
     rising = y[1:] > y[:-1]
-    tops = (np.flatnonzero(rising[:-1] & ~rising[1:]) + 1).tolist()
+    tops = (rising[:-1] & ~rising[1:]).nonzero()[0] + 1
+    if not len(tops):
+        return tops, np.zeros(0)
     if len(tops) > MANY:
         heights = y[tops] - np.maximum(_valleys(y, tops, -1), _valleys(y, tops, 1))
     else:
-        heights = np.array(
-            [y[p] - max(_valley(y[p - 1 :: -1], y[p]), _valley(y[p + 1 :], y[p])) for p in tops]
-        )
-    return (first[tops] + last[tops]) // 2, heights.astype(float)
+        valleys = [max(_valley(y[p - 1 :: -1], y[p]), _valley(y[p + 1 :], y[p])) for p in tops.tolist()]
+        heights = y[tops] - valleys
+    return tops if places is None else places[tops], heights
 
 
 def _valley(side: Floats, top: float) -> float:
@@ -64,11 +64,9 @@ def _valley(side: Floats, top: float) -> float:
     return float((side[:end] if higher[end] else side).min())
 
 
-def _valleys(curve: Floats, tops: list[int], way: int) -> Floats:
+def _valleys(curve: Floats, tops: Ints, way: int) -> Floats:
     """Return `_valley` of many tops to the left (−1) or to the right (1) at once."""
-    y, places = curve[::way], np.array(tops)
-    if way < 0:
-        places = len(y) - 1 - places
+    y, places = curve[::way], tops if way > 0 else len(curve) - 1 - tops
     after = np.arange(len(y)) > places[:, None]
     higher = after & (y > y[places][:, None])
     reached = np.logical_or.accumulate(higher, axis=1)

@@ -93,16 +93,30 @@ def energy_noise(coordinate: ArrayLike, energy: ArrayLike) -> float:
         ValueError: a wrong shape.
     """
     b = checked(coordinate, (None,), "coordinate")
-    E = checked(energy, b.shape, "energy")
-    if len(b) <= ORDER:
+    return _noise(checked(energy, b.shape, "energy"), _even_runs(b))
+
+
+def _even_runs(b: Floats) -> Bools | None:
+    """Return which runs of `ORDER` steps, (F − ORDER,), have equal ones; None: all, or there is no run."""
+    steps = np.diff(b)
+    if len(steps) < ORDER or steps.max() <= 1.01 * steps.min():
+        return None
+    runs = sliding_window_view(steps, ORDER)
+    return np.asarray(runs.max(axis=1) <= 1.01 * runs.min(axis=1))
+
+
+def _noise(energy: Floats, even: Bools | None) -> float:
+    if len(energy) <= ORDER:
         return 0.0
-    steps, differences = np.diff(b), np.diff(E - E.mean(), ORDER)
-    if steps.max() > 1.01 * steps.min():
-        runs = sliding_window_view(steps, ORDER)
-        differences = differences[runs.max(axis=1) <= 1.01 * runs.min(axis=1)]
-    if not len(differences):
+    size = np.abs(np.diff(energy - energy.mean(), ORDER))
+    if even is not None:
+        size = size[even]
+    if not len(size):
         return 0.0
-    return float(np.median(np.abs(differences)) / 0.6745 / math.sqrt(math.comb(2 * ORDER, ORDER)))
+    half = len(size) // 2
+    ordered = np.partition(size, (half - 1, half) if half else 0)
+    median = ordered[half] if len(size) % 2 else (ordered[half - 1] + ordered[half]) / 2
+    return float(median / 0.6745 / math.sqrt(math.comb(2 * ORDER, ORDER)))
 
 
 def excess_energy(coordinate: Floats, reference_energy: Floats, energy: Floats) -> Floats:
@@ -120,15 +134,24 @@ def excess_energy(coordinate: Floats, reference_energy: Floats, energy: Floats) 
         the window is left whole. All zeros where the window has fewer than `NARROWEST` intervals.
     """
     steps = np.diff(coordinate)
-    if not len(steps):
-        return np.zeros(len(coordinate))
-    half = round(WINDOW / float(np.median(steps))) // 2
-    if 2 * half + 1 < NARROWEST:
-        return np.zeros(len(coordinate))
-    error = np.diff(energy - reference_energy) / steps
-    padded = np.concatenate([np.full(half, error[0]), error, np.full(half, error[-1])])
+    return _beside(steps, _half_window(steps), energy - reference_energy)
+
+
+def _half_window(steps: Floats) -> int:
+    """Return the intervals on either side of the middle of a window."""
+    return round(WINDOW / float(np.median(steps))) // 2 if len(steps) else 0
+
+
+def _beside(steps: Floats, half: int, error: Floats) -> Floats:
+    """Return `excess_energy` of an error of the energy, (F,) eV, with steps of (F − 1,) Å."""
+    if not len(steps) or 2 * half + 1 < NARROWEST:
+        return np.zeros(len(error))
+    slope = (error[1:] - error[:-1]) / steps
+    padded = np.concatenate([np.full(half, slope[0]), slope, np.full(half, slope[-1])])
     course = np.partition(sliding_window_view(padded, 2 * half + 1), half, axis=1)[:, half]
-    return np.concatenate([[0.0], np.cumsum((error - course) * steps)])
+    excess = np.zeros(len(error))
+    np.cumsum((slope - course) * steps, out=excess[1:])
+    return excess
 
 
 def false_extrema(
@@ -191,6 +214,9 @@ class CurveReference:
         real: 1 → the maxima of the target, −1 → its minima, of at least `FLOOR`.
         bends: place, kind and height in eV/Å of the extrema of its slope.
         steepest: eV/Å, beyond its minimum.
+        steps: (f − 1,) or (3f − 1,) Å, of `b`.
+        half: intervals on either side of the middle of a window.
+        even: which runs of frames noise is read from; None for all.
     """
 
     frames: int
@@ -204,6 +230,9 @@ class CurveReference:
     real: dict[int, list[Extremum]]
     bends: list[tuple[float, int, float]]
     steepest: float
+    steps: Floats
+    half: int
+    even: Bools | None
 
     def predicted(self, energy: ArrayLike) -> Floats:
         """Return a predicted curve in the frames that count, (f,) eV.
@@ -248,15 +277,27 @@ def curve_reference(
     if period is not None:
         b, target = np.concatenate([b - period, b, b + period]), np.tile(target, 3)
     real = {sign: _maxima(b, peaks(sign * target), FLOOR) for sign in (1, -1)}
-    steepest, bends = 0.0, []
+    steepest, bends, steps = 0.0, [], np.diff(b)
     if len(b) > 2:
-        steps = np.diff(b)
         slope = np.diff(target) / steps
         bends = _slope_extrema(b, {kind: peaks(kind * slope) for kind in (1, -1)}, -math.inf)
         beyond = slice(int(target.argmin()), None)
         steepest = float((np.diff(target[beyond]) / np.diff(b[beyond])).max(initial=0.0))
     return CurveReference(
-        len(np.asarray(coordinate)), used, once, energy, period, floor, b, target, real, bends, steepest
+        frames=len(np.asarray(coordinate)),
+        used=used,
+        coordinate=once,
+        energy=energy,
+        period=period,
+        floor=floor,
+        b=b,
+        target=target,
+        real=real,
+        bends=bends,
+        steepest=steepest,
+        steps=steps,
+        half=_half_window(steps),
+        even=_even_runs(once),
     )
 
 
@@ -276,48 +317,49 @@ def extrema_beyond(
         bends: likewise of its slope.
     """
     b, target = reference.b, reference.target
-    noise = energy_noise(reference.coordinate, predicted)
+    noise = _noise(predicted, reference.even)
     threshold = min(max(reference.floor, NOISE_FACTOR * noise), CEILING * reference.floor)
     closed, energy = reference.period is not None, reference.around(predicted)
     if tops is None or closed:
         tops = {sign: peaks(sign * energy) for sign in (1, -1)}
     if len(b) > 2 and (bends is None or closed):
-        slope = np.diff(energy) / np.diff(b)
+        slope = np.diff(energy) / reference.steps
         bends = {kind: peaks(kind * slope) for kind in (1, -1)}
-    excess = excess_energy(b, target, energy)
-    bearable = _bearable(reference, energy - excess)
-    stretches = _bends(reference, bends, threshold) if bends is not None and len(b) > 2 else []
-    found = []
+    excess = _beside(reference.steps, reference.half, energy - target)
+    bumps = {sign: _maxima(b, peaks(sign * excess), threshold, sign * excess) for sign in (1, -1)}
+    if any(bumps.values()):
+        bearable = _bearable(reference, energy - excess)
+        bumps = {
+            s: [x for x in some if bearable[np.searchsorted(b, x.position)]] for s, some in bumps.items()
+        }
+    stationary = {sign: _stationary(reference, sign, _maxima(b, tops[sign], threshold)) for sign in (1, -1)}
+    stretches = []
+    if bends is not None and len(b) > 2 and (any(bumps.values()) or any(stationary.values())):
+        stretches = _bends(reference, bends, threshold)
+    first, last, found = reference.coordinate[0], reference.coordinate[-1], []
     for sign in (1, -1):
-        bumps = _maxima(b, peaks(sign * excess), threshold, sign * excess)
-        bumps = [x for x in bumps if bearable[np.searchsorted(b, x.position)]]
         own = [bend for kind, *bend in stretches if kind == sign]
-        false = _false(reference, sign, _maxima(b, tops[sign], threshold), bumps, own)
-        inside = reference.coordinate
-        kept = [x for x in false if inside[0] <= x.position <= inside[-1]]
+        false = _merged(stationary[sign], bumps[sign], own)
+        kept = [x for x in false if first <= x.position <= last]
         found.append(tuple(sorted(kept, key=lambda x: -x.height)))
     return FalseExtrema(found[0], found[1], noise, threshold)
 
 
-def _false(
-    reference: CurveReference,
-    sign: int,
-    own: list[Extremum],
-    bumps: list[Extremum],
-    bends: list[list[float]],
-) -> list[Extremum]:
-    """Return the false maxima of a curve, or its false minima.
+def _stationary(reference: CurveReference, sign: int, own: list[Extremum]) -> list[Extremum]:
+    """Return the maxima of the prediction (sign 1), or its minima (−1), that are none of the reference."""
+    b, top = reference.b, int((sign * reference.target).argmax())
+    pinned = sign < 0 and reference.period is None and 0 < top < len(b) - 1
+    return _unmatched(own, reference.real[sign], float(b[top]) if pinned else None)
+
+
+def _merged(stationary: list[Extremum], bumps: list[Extremum], bends: list[list[float]]) -> list[Extremum]:
+    """Return the false extrema of one kind, each bump once.
 
     Args:
-        reference: of `curve_reference`.
-        sign: 1: maxima, −1: minima.
-        own: of the prediction.
+        stationary: of the prediction.
         bumps: of the excess.
         bends: from, to, in Å; what counts of the bumps, and what belongs to one bump.
     """
-    b, top = reference.b, int((sign * reference.target).argmax())
-    pinned = sign < 0 and reference.period is None and 0 < top < len(b) - 1
-    stationary = _unmatched(own, reference.real[sign], float(b[top]) if pinned else None)
     found = []
     for first, last in bends:
         near = [x for x in stationary if first <= x.position <= last]
@@ -338,12 +380,14 @@ def _maxima(b: Floats, found: Peaks, least: float, curve: Floats | None = None) 
         curve: (f,); given, heights are those within half a `WINDOW` of each maximum.
     """
     places, heights = found
+    if not len(places):
+        return []
     high = heights >= least  # a descent cannot be longer on a part of the way
     places, heights = places[high], heights[high]
     if curve is not None:
         for k, p in enumerate(places):
-            near = np.flatnonzero(np.abs(b - b[p]) <= WINDOW / 2)
-            inner, own = peaks(curve[near])
+            near = (np.abs(b - b[p]) <= WINDOW / 2).nonzero()[0]
+            inner, own = peaks(curve[near[0] : near[-1] + 1])
             heights[k] = own[inner == p - near[0]].max(initial=0.0)
     return [Extremum(float(b[p]), float(h)) for p, h in zip(places, heights) if h >= least]
 
@@ -384,7 +428,7 @@ def _bends(
         last frame in Å. A pair of which each is within `REACH` of one of the reference is its own bend.
     """
     b = reference.b
-    least = 2 * threshold / float(np.median(np.diff(b)))
+    least = 2 * threshold / float(np.median(reference.steps))
     own, known = sorted(_slope_extrema(b, found, least)), set()
     expected = [x for x in reference.bends if x[2] >= least]
     for place, kind, _ in sorted(expected, key=lambda x: -x[2]):

@@ -5,6 +5,8 @@ Frames whose reference is nan are left out; a prediction that is not finite in t
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -68,6 +70,39 @@ def energy_mae_aligned(reference: ArrayLike, predicted: ArrayLike, minimum: int)
     """
     errors, m = _errors(reference, predicted, (None,), minimum, "energy")
     return Sides.of_frames(np.abs(errors - errors[m]), m, np.mean)
+
+
+class MeanErrors(NamedTuple):
+    """`force_mae`, `energy_mae_aligned` and `energy_mae_raw` of one prediction."""
+
+    force: Sides
+    energy_aligned: Sides
+    energy_raw: Sides
+
+
+def mean_errors(
+    reference_energy: Floats, reference_forces: Floats, energy: Floats, forces: Floats, minimum: int
+) -> MeanErrors:
+    """Return all mean errors of a scan whose frames are all labeled.
+
+    Args:
+        reference_energy: (F,) eV, finite.
+        reference_forces: (F, N, 3) eV/Å, finite.
+        energy: (F,) predicted, eV.
+        forces: (F, N, 3) predicted, eV/Å.
+        minimum: frame of the reference minimum; it belongs to both sides.
+
+    Raises:
+        ValueError: a prediction that is not finite.
+    """
+    every = np.arange(len(reference_energy))
+    errors = require_finite(energy, every, "predicted energy") - reference_energy
+    of_forces = require_finite(forces, every, "predicted forces") - reference_forces
+    return MeanErrors(
+        Sides.of_frames(np.abs(of_forces).mean(axis=(1, 2)), minimum, np.mean),
+        Sides.of_frames(np.abs(errors - errors[minimum]), minimum, np.mean),
+        Sides.of_frames(np.abs(errors), minimum, np.mean),
+    )
 
 
 def _errors(

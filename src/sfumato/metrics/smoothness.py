@@ -150,7 +150,7 @@ def fsd_numbers(reference: FSDReference, forces: ArrayLike, energy: ArrayLike | 
     settings, length, m = reference.settings, reference.length, reference.minimum
     slopes = _slopes(length, _log_ratio(reference, forces, energy), settings)
     return FSDNumbers(
-        Sides.of_intervals(slopes, m, np.max),
+        Sides.largest(slopes, m),
         _outside(length, slopes, m, OUTSIDE),
         _position(length, slopes, m),
     )
@@ -312,7 +312,7 @@ def fsd_outside(
 
 def _outside(length: Floats, slopes: Floats, minimum: int, margin: float) -> Sides:
     far = np.abs(length - length[minimum]) >= margin - 1e-9
-    sides = Sides.of_intervals(np.where(far[1:] & far[:-1], slopes, -np.inf), minimum, np.max)
+    sides = Sides.largest(np.where(far[1:] & far[:-1], slopes, -np.inf), minimum)
     return Sides(*(value if math.isfinite(value) else math.nan for value in sides))
 
 
@@ -372,7 +372,7 @@ def work_energy_residual(energy: ArrayLike, forces: ArrayLike, positions: ArrayL
     """
     E = checked(energy, (None,), "energy")
     F, x = checked(forces, (len(E), None, 3), "forces"), checked(positions, (len(E), None, 3), "positions")
-    return Sides.of_intervals(unexplained_energy(E, F, x), check_minimum(minimum, len(E)), np.max)
+    return Sides.largest(unexplained_energy(E, F, x), check_minimum(minimum, len(E)))
 
 
 def unexplained_energy(energy: Floats, forces: Floats, positions: Floats) -> Floats:
@@ -385,8 +385,13 @@ def unexplained_energy(energy: Floats, forces: Floats, positions: Floats) -> Flo
     E = require_finite(energy, every, "energy")
     F = require_finite(forces, every, "forces")
     x = require_finite(checked(positions, F.shape, "positions"), every, "positions")
-    work = (0.5 * (F[1:] + F[:-1]) * np.diff(x, axis=0)).sum(axis=(1, 2))
-    return np.asarray(np.abs(np.diff(E) + work))
+    return residuals(E, F, np.diff(x, axis=0))
+
+
+def residuals(energy: Floats, forces: Floats, steps: Floats) -> Floats:
+    """Return `unexplained_energy` of numbers that are finite; steps: (F − 1, N, 3) Å from frame to frame."""
+    work = (0.5 * (forces[1:] + forces[:-1]) * steps).sum(axis=(1, 2))
+    return np.asarray(np.abs(energy[1:] - energy[:-1] + work))
 
 
 class WorkEnergyOrder(NamedTuple):
@@ -447,16 +452,16 @@ def order_of(coarse: Floats, fine: Floats, minimum: int, least: float = 1e-4) ->
     minimum = check_minimum(minimum, len(coarse) + 1)
     halves = fine.reshape(-1, 2).max(axis=1)
     # Where the third derivative changes its sign one interval leaves nothing, and its neighbors say how much.
-    around = np.max([np.append(coarse[1:], 0.0), coarse, np.append(0.0, coarse[:-1])], axis=0)
+    around = coarse.copy()
+    around[:-1] = np.maximum(around[:-1], coarse[1:])
+    around[1:] = np.maximum(around[1:], coarse[:-1])
     counted = halves >= least
-    order = np.full(len(halves), np.nan)
+    order = np.full(len(halves), np.inf)
     order[counted] = np.log2(np.maximum(around[counted], np.finfo(float).tiny) / halves[counted])
-    sides = Sides.of_intervals(
-        order, minimum, lambda part: float(np.nanmin(part)) if np.isfinite(part).any() else math.nan
-    )
+    lowest = Sides.largest(-order, minimum)
     return WorkEnergyOrder(
-        Sides.of_intervals(coarse, minimum, np.max),
-        Sides.of_intervals(fine, 2 * minimum, np.max),
-        sides,
-        int(np.nanargmin(order)) if counted.any() else -1,
+        Sides.largest(coarse, minimum),
+        Sides.largest(fine, 2 * minimum),
+        Sides(*(-value if math.isfinite(value) else math.nan for value in lowest)),
+        int(order.argmin()) if counted.any() else -1,
     )

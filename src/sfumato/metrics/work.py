@@ -9,14 +9,15 @@ is wrong, however fast it changes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sfumato.metrics.arrays import Sides, check_minimum, checked
+from sfumato.metrics.arrays import Sides, check_minimum, checked, require_finite
 from sfumato.metrics.extrema import CEILING, FLOOR, NOISE_FACTOR, energy_noise
-from sfumato.metrics.smoothness import WorkEnergyOrder, order_of, unexplained_energy
+from sfumato.metrics.smoothness import WorkEnergyOrder, order_of, residuals, unexplained_energy
 from sfumato.systems import Floats
 
 LEAST = 1e-4
@@ -62,23 +63,25 @@ def work_energy_excess(
     """
     E = checked(energy, (None,), "energy")
     F, x = checked(forces, (len(E), None, 3), "forces"), checked(positions, (len(E), None, 3), "positions")
-    return _excess(E, F, x, unexplained_energy(E, F, x), least)
+    return _excess(E, F, np.diff(x, axis=0), unexplained_energy(E, F, x), least)
 
 
-def _excess(E: Floats, F: Floats, x: Floats, residual: Floats, least: float) -> Excess:
+def _excess(energy: Floats, forces: Floats, steps: Floats, residual: Floats, least: float) -> Excess:
     if not len(residual):
         return Excess(0.0, -1)
-    step = np.diff(x, axis=0)
-    change = np.abs((np.diff(F, axis=0) * step).sum(axis=(1, 2)))
+    change = np.abs(((forces[1:] - forces[:-1]) * steps).sum(axis=(1, 2)))
     # Where the force is level its change is nearly zero, and its neighbors say how it bends.
-    allowed = np.max([np.append(change[1:], 0.0), change, np.append(0.0, change[:-1])], axis=0) / 2
+    allowed = change.copy()
+    allowed[1:] = np.maximum(allowed[1:], change[:-1])
+    allowed[:-1] = np.maximum(allowed[:-1], change[1:])
+    allowed /= 2
     many = np.count_nonzero(residual > np.maximum(RESOLVED * allowed, least)) > EDGES * len(residual)
     excess = residual - (RESOLVED if many else 1.0) * allowed
     worst = int(excess.argmax())
     if excess[worst] < least:
         return Excess(0.0, -1)
-    way = np.append(0.0, np.cumsum(np.sqrt((step**2).sum(axis=(1, 2)))))
-    noise = energy_noise(way, E) if (np.diff(way) > 0).all() else 0.0
+    way = np.append(0.0, np.cumsum(np.sqrt((steps**2).sum(axis=(1, 2)))))
+    noise = energy_noise(way, energy) if (np.diff(way) > 0).all() else 0.0
     if excess[worst] < min(NOISE_FACTOR * noise, CEILING * FLOOR):
         return Excess(0.0, -1)
     return Excess(float(excess[worst]), worst)
@@ -92,28 +95,60 @@ class WorkNumbers(NamedTuple):
     excess: Excess
 
 
-def work_numbers(energy: ArrayLike, forces: ArrayLike, positions: ArrayLike, minimum: int) -> WorkNumbers:
-    """Return all numbers about energy and work at little more than the cost of one.
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """The steps of a path, the same for every prediction.
 
     Args:
-        energy: (F,) eV along a path.
-        forces: (F, N, 3) eV/Å.
-        positions: (F, N, 3) Å; consecutive frames are joined by straight lines.
-        minimum: the frame at which the sides are split.
+        every: (F − 1, N, 3) Å, from frame to frame.
+        other: (K, N, 3) Å, from every other frame to the next; a last step without a partner is left out.
+    """
 
-    Returns:
-        The order is that from every other frame to every frame; a last step without a partner is left out.
+    every: Floats
+    other: Floats
+
+
+def steps_of(positions: ArrayLike) -> Steps:
+    """Return the steps of a path.
+
+    Args:
+        positions: (F, N, 3) Å; consecutive frames are joined by straight lines.
 
     Raises:
         ValueError: a wrong shape, or a value that is not finite.
     """
-    E = checked(energy, (None,), "energy")
-    F, x = checked(forces, (len(E), None, 3), "forces"), checked(positions, (len(E), None, 3), "positions")
-    residual = unexplained_energy(E, F, x)
-    odd = len(E) - (len(E) + 1) % 2
-    coarse = unexplained_energy(E[:odd:2], F[:odd:2], x[:odd:2])
+    x = checked(positions, (None, None, 3), "positions")
+    require_finite(x, np.arange(len(x)), "positions")
+    odd = len(x) - (len(x) + 1) % 2
+    return Steps(np.diff(x, axis=0), np.diff(x[:odd:2], axis=0))
+
+
+def work_numbers(steps: Steps, energy: ArrayLike, forces: ArrayLike, minimum: int) -> WorkNumbers:
+    """Return all numbers about energy and work at little more than the cost of one.
+
+    Args:
+        steps: of the path.
+        energy: (F,) eV.
+        forces: (F, N, 3) eV/Å.
+        minimum: the frame at which the sides are split.
+
+    Returns:
+        The order is that from every other frame to every frame.
+
+    Raises:
+        ValueError: a wrong shape, or a value that is not finite.
+    """
+    frames, atoms = len(steps.every) + 1, steps.every.shape[1]
+    E = checked(energy, (frames,), "energy")
+    F = checked(forces, (frames, atoms, 3), "forces")
+    every = np.arange(frames)
+    require_finite(E, every, "energy")
+    require_finite(F, every, "forces")
+    residual = residuals(E, F, steps.every)
+    odd = 2 * len(steps.other) + 1
+    coarse = residuals(E[:odd:2], F[:odd:2], steps.other)
     return WorkNumbers(
-        Sides.of_intervals(residual, check_minimum(minimum, len(E)), np.max),
+        Sides.largest(residual, check_minimum(minimum, frames)),
         order_of(coarse, residual[: odd - 1], min(minimum // 2, odd // 2)),
-        _excess(E, F, x, residual, LEAST),
+        _excess(E, F, steps.every, residual, LEAST),
     )

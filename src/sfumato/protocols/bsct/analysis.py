@@ -118,6 +118,10 @@ class ModelResult(Result):
         """The same for each bond type: metric → bond type → estimate."""
         return estimates_by_stratum(self._columns, self._strata, rng=self._rng())
 
+    def prepare(self) -> None:
+        """See Result."""
+        _ = self.estimates, self.by_bond
+
     @property
     def _strata(self) -> list[str]:
         return [name.split("/")[0] for name in self.scans]

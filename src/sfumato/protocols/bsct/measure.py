@@ -12,10 +12,10 @@ import numpy as np
 from sfumato.metrics.arrays import Sides
 from sfumato.metrics.curves import full_turn
 from sfumato.metrics.extrema import Extremum
-from sfumato.metrics.forces import energy_mae_aligned, energy_mae_raw, force_mae
+from sfumato.metrics.forces import mean_errors
 from sfumato.metrics.shape import Shape, ShapeReference, shape_numbers, shape_reference
 from sfumato.metrics.smoothness import FSDNumbers, FSDReference, fsd_numbers, fsd_reference
-from sfumato.metrics.work import work_numbers
+from sfumato.metrics.work import Steps, steps_of, work_numbers
 from sfumato.protocols.bsct.settings import Settings
 from sfumato.reference.scans import lever
 from sfumato.systems import Bools, Floats, Scan
@@ -57,7 +57,7 @@ class Reference:
     Args:
         scan: itself.
         use: (F,) the labeled frames.
-        path: (P, N, 3) Å, refined.
+        steps: of the refined path.
         energy: (f,) eV of the labeled frames.
         forces: (f, N, 3) eV/Å.
         minimum: the lowest of them.
@@ -67,7 +67,7 @@ class Reference:
 
     scan: Scan
     use: Bools
-    path: Floats
+    steps: Steps
     energy: Floats
     forces: Floats
     minimum: int
@@ -90,7 +90,7 @@ def reference(scan: Scan, path: Floats, settings: Settings) -> Reference:
     return Reference(
         scan,
         use,
-        path,
+        steps_of(path),
         energy,
         forces,
         int(np.argmin(energy)),
@@ -113,11 +113,12 @@ def measure(
     frames, minimum = slice(None, None, settings.refine), reference.minimum
     e, f = energy[frames][reference.use], forces[frames][reference.use]
     shape = shape_numbers(reference.shape, e)
+    errors = mean_errors(reference.energy, reference.forces, e, f, minimum)
     values = {
         **_smoothness(fsd_numbers(reference.fsd, f, e), settings.fsd.name),
-        **_sides("force_mae", force_mae(reference.forces, f, minimum)),
-        **_sides("energy_mae_aligned", energy_mae_aligned(reference.energy, e, minimum)),
-        **_sides("energy_mae_raw", energy_mae_raw(reference.energy, e, minimum)),
+        **_sides("force_mae", errors.force),
+        **_sides("energy_mae_aligned", errors.energy_aligned),
+        **_sides("energy_mae_raw", errors.energy_raw),
         **_work(reference, energy, forces, settings),
         **_shape(shape),
     }
@@ -143,7 +144,7 @@ def _work(reference: Reference, energy: Floats, forces: Floats, settings: Settin
         settings: see Settings.
     """
     frame = int(np.flatnonzero(reference.use)[reference.minimum])
-    found = work_numbers(energy, forces, reference.path, frame * settings.refine)
+    found = work_numbers(reference.steps, energy, forces, frame * settings.refine)
     name = residual_name(settings)
     return {
         **_sides(name, found.residual),
