@@ -34,6 +34,10 @@ class Result(ABC):
     def as_json(self) -> dict[str, Any]:
         """Return every number in JSON types; what does not exist is null."""
 
+    def prepare(self) -> None:
+        """Compute now what tables need; by default nothing."""
+        return None
+
 
 class Protocol(ABC):
     """A question that is asked of potentials in the same way.

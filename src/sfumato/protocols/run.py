@@ -120,7 +120,7 @@ def _analysed(
 ) -> dict[str, Any]:
     """Return the result of every model that has records; on all cores where there is much to read."""
     plans = {settings.model_dump_json(): settings for settings in entries.values()}
-    tasks = {key: list(p.plan(data, settings)) for key, settings in plans.items()}
+    tasks = {key: by_job(p.plan(data, settings)) for key, settings in plans.items()}
 
     def result(name: str) -> Any:
         identity, settings = manifest["models"][name]["identity"], entries[name]
