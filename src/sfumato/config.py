@@ -37,7 +37,7 @@ class Settings(BaseModel):
         return values
 
 
-def read_settings(kind: type[SettingsType], path: Path | None = None, **overrides: Any) -> SettingsType:
+def read_settings(kind: type[SettingsType], path: Path | None = None, /, **overrides: Any) -> SettingsType:
     """Return settings from a YAML file and explicit values, the latter winning; None overrides nothing.
 
     Args:

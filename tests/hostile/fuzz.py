@@ -211,8 +211,15 @@ def load_everything() -> None:
         "ase.io",
         "ijson",
         "plotly.graph_objects",
+        "plotly.io",
+        "plotly.offline",
+        "plotly.subplots",
         "rdkit.Chem.AllChem",
+        "safetensors.torch",
+        "sympy",
         "tblite.interface",
+        "torch._decomp",
+        "torch._dynamo",
         "zstandard",
     ):
         importlib.import_module(name)

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import yaml
 
-from sfumato.cli import _exit_code
+from sfumato.cli import _complain, _exit_code
 from sfumato.io import read_scan_set, write_scan_set
 from tests import ROOT, released_layout
 from tests import made_training as made
@@ -229,8 +229,7 @@ def _read_run() -> int:
         try:
             read_run("t.yaml")
         except ValueError as error:
-            print(f"sfumato: {error}")
-            return 2
+            return _complain(str(error))
         return 0
 
     return exit_code(work)
@@ -249,7 +248,7 @@ def _structures(name: str) -> Callable[[], int]:
                 read(Path(name))
                 code = 0
             except (ValueError, OSError) as error:
-                print(f"sfumato: {error}")
+                _complain(str(error))
         return code
 
     return work

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from sfumato.execution.records import Header, RecordFile
@@ -53,8 +54,13 @@ class RunFolder:
         """Return what was asked for, in today's schema.
 
         Raises:
-            RunFolderError: there is no readable manifest, or one of a newer version.
+            RunFolderError: there is no readable manifest, or one of a newer version, or it is damaged.
         """
+        manifest = self._read()
+        _require_complete(manifest, self.path / MANIFEST)
+        return manifest
+
+    def _read(self) -> dict[str, Any]:
         path = self.path / MANIFEST
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -80,7 +86,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with self._alone():
             if (self.path / MANIFEST).exists():
-                before = self.manifest()
+                before = self._read()
                 if before["version"] in reads:
                     before["version"] = manifest["version"]
                 for what in ("protocol", "version", "data"):
@@ -148,13 +154,35 @@ def _require_form(manifest: Any, path: Path) -> None:
         raise RunFolderError(f"{path}: damaged: it lacks protocol, version, data or models")
     if not isinstance(manifest.setdefault("provenance", {}), dict):
         raise RunFolderError(f"{path}: damaged: its provenance is not a group")
+    if not isinstance(manifest.get("settings", {}), dict):
+        raise RunFolderError(f"{path}: damaged: its settings are not a group")
     schema = manifest.get("schema", 1)
-    if not isinstance(schema, int) or schema > SCHEMA:
+    if type(schema) is not int or not 1 <= schema <= SCHEMA:
         raise RunFolderError(
             f"{path}: was written by a newer Sfumato (schema {schema}; this one reads up to {SCHEMA}); "
             "update with: pip install --upgrade sfumato"
         )
 
+
+def _require_complete(manifest: Mapping[str, Any], path: Path) -> None:
+    """Raise unless a manifest says of data and models what is needed to find and understand the records."""
+    for what, group, words in (
+        ("data", manifest["data"], {"spec": str, "identity": str}),
+        *(
+            (f"models.{name}", entry, {"identity": str, "settings": dict})
+            for name, entry in manifest["models"].items()
+        ),
+    ):
+        for word, kind in words.items():
+            if not isinstance(group.get(word), kind):
+                raise RunFolderError(f"{path}: damaged: {what}.{word} is missing or not a {NAMES[kind]}")
+        for word, kinds in (("spec", (str, NoneType)), ("training", (dict, NoneType))):
+            if not isinstance(group.get(word), kinds):
+                raise RunFolderError(f"{path}: damaged: {what}.{word} is not what it should be")
+
+
+NAMES = {str: "word", dict: "group"}
+"""What kinds of values are called."""
 
 RENAMED = {"eval": "errors"}
 """Protocols that had another name in version 0.1.0."""
