@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sfumato.metrics.stats import Estimate
-from sfumato.report.numbers import Metric, interval, number, p_value
+from sfumato.report.numbers import Metric, interval, mean, number, p_value
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,17 @@ def test_an_interval_has_the_decimals_of_its_mean():
     assert interval(Estimate(33.21, 28.12, 39.0, 9, 9)) == "[28.1, 39.0]"
     assert interval(Estimate(33.21, -0.01, 139.0, 9, 9)) == "[0.0, 139.0]"
     assert interval(Estimate(2.0, np.nan, np.nan, 1, 9)) == "[n/a]"
+
+
+def test_a_mean_of_nearly_zero_has_the_decimals_of_its_interval():
+    wide = Estimate(6.9e-4, -0.143, 0.034, 9, 9)
+    assert (mean(wide), interval(wide)) == ("0.001", "[-0.143, 0.034]")
+    narrow = Estimate(6.9e-4, -1.3e-3, 8.8e-4, 9, 9)
+    assert (mean(narrow), interval(narrow)) == ("6.9e-4", "[-1.3e-3, 8.8e-4]")
+    alone = Estimate(6.9e-4, np.nan, np.nan, 1, 9)
+    assert (mean(alone), interval(alone)) == ("6.9e-4", "[n/a]")
+    large = Estimate(2.5e5, 1e5, 4e5, 9, 9)
+    assert (mean(large), interval(large)) == ("2.5e5", "[1.0e5, 4.0e5]")
 
 
 def test_a_p_value_is_never_zero():

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from sfumato.files import write_text
 from sfumato.report.figures import DARK
-from sfumato.report.numbers import Metric, interval, number
+from sfumato.report.numbers import Metric, interval, mean, number
 from sfumato.report.tables import Failures
 from sfumato.words import count
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from sfumato.metrics.stats import Estimate
+    from sfumato.metrics.stats import Estimate, PairedDifference
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
@@ -144,11 +144,14 @@ def embedded(key: str, figure: Figure) -> str:
 
 def number_cell(value: float, more: str = "") -> str:
     """Return a cell with a number that sorts by its full precision, and HTML after it."""
-    sortable = f"{value:.9g}" if math.isfinite(value) else ""
-    return f'<td data-value="{sortable}">{number(value)}{more}</td>'
+    return f'<td data-value="{_sortable(value)}">{number(value)}{more}</td>'
 
 
-def estimate_cell(estimate: Estimate | None, expected: int | None = None) -> str:
+def _sortable(value: float) -> str:
+    return f"{value:.9g}" if math.isfinite(value) else ""
+
+
+def estimate_cell(estimate: Estimate | PairedDifference | None, expected: int | None = None) -> str:
     """Return a mean, its interval below, and on how many items they rest where these are not all.
 
     Args:
@@ -157,8 +160,11 @@ def estimate_cell(estimate: Estimate | None, expected: int | None = None) -> str
     """
     if estimate is None or not estimate.n:
         return NOT_APPLICABLE
-    n = "" if estimate.n == (estimate.total if expected is None else expected) else f" n={estimate.n}"
-    return number_cell(estimate.mean, f'<span class="spread">{interval(estimate)}{n}</span>')
+    if expected is None:
+        expected = getattr(estimate, "total", estimate.n)
+    n = "" if estimate.n == expected else f" n={estimate.n}"
+    spread = f'<span class="spread">{interval(estimate)}{n}</span>'
+    return f'<td data-value="{_sortable(estimate.mean)}">{mean(estimate)}{spread}</td>'
 
 
 def coverage_cell(n: int, total: int) -> str:

@@ -63,12 +63,28 @@ def decimals_of(value: float) -> int:
     return max(0, 2 - math.floor(math.log10(size))) if 1e-2 <= size < 1e5 else -1
 
 
+def mean(estimate: Estimate | PairedDifference) -> str:
+    """Return the mean, with no more digits than its interval makes sense of."""
+    return number(estimate.mean, _decimals(estimate))
+
+
 def interval(estimate: Estimate | PairedDifference) -> str:
     """Return "[low, high]" with as many decimals as the mean; "[n/a]" where there is none."""
     if math.isnan(estimate.low):
         return "[n/a]"
-    decimals = decimals_of(estimate.mean) if estimate.mean else None
+    decimals = _decimals(estimate)
     return f"[{number(estimate.low, decimals)}, {number(estimate.high, decimals)}]"
+
+
+def _decimals(estimate: Estimate | PairedDifference) -> int | None:
+    """Return the decimals of a mean; those of its interval where it is as good as zero beside that."""
+    if not estimate.mean:
+        return None
+    decimals = decimals_of(estimate.mean)
+    if decimals < 0 and abs(estimate.mean) < 1:
+        ends = max(abs(estimate.low), abs(estimate.high))
+        return decimals_of(ends) if ends >= 1e-2 else decimals
+    return decimals
 
 
 def p_value(value: float) -> str:

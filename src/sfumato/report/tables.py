@@ -16,7 +16,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sfumato.report.numbers import interval, number
+from sfumato.report.numbers import interval, mean
 
 if TYPE_CHECKING:
     from sfumato.metrics.stats import Estimate, PairedDifference
@@ -74,7 +74,7 @@ def estimate_cell(estimate: Estimate | PairedDifference | None, expected: int | 
         return Text("n/a", style="dim")
     if expected is None:
         expected = getattr(estimate, "total", estimate.n)
-    text = Text.assemble(number(estimate.mean), " ", (interval(estimate), "dim"))
+    text = Text.assemble(mean(estimate), " ", (interval(estimate), "dim"))
     return text if estimate.n == expected else text.append(f" n={estimate.n}", "bold")
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfumato.files import write_text
-from sfumato.protocols.bsct.tables import estimate_of, shared_metrics
+from sfumato.protocols.bsct.kinds import kind_of
+from sfumato.protocols.bsct.numbers import estimate_of, shared_metrics
 from sfumato.report.export import csv_text, latex_text, markdown_text
-from sfumato.report.numbers import interval, number
+from sfumato.report.numbers import interval, mean
 from sfumato.report.tables import settings_note
 from sfumato.words import nearest
 
@@ -22,7 +23,10 @@ HEADLINE = ("fsd", "fsd_compress", "fsd_stretch", "force", "work_stretch")
 
 
 def csv_table(run: Run) -> str:
-    """Return one line per model, bond type ("all" first) and metric: mean, interval, scans counted."""
+    """Return one line per model, type of scan ("all" first) and metric: mean, interval, scans counted.
+
+    The column of types has the name of what is scanned: "bond", "angle" and so on, "type" where these differ.
+    """
 
     def line(model: str, bond: str, metric: str, e: Estimate) -> list[Any]:
         values = [repr(float(v)) if math.isfinite(v) else "" for v in (e.mean, e.low, e.high)]
@@ -33,7 +37,9 @@ def csv_table(run: Run) -> str:
         for metric, estimate in model.estimates.items():
             rows.append(line(model.name, "all", metric, estimate))
             rows += [line(model.name, bond, metric, e) for bond, e in model.by_bond[metric].items()]
-    return csv_text(("model", "bond", "metric", "mean", "low95", "high95", "scans", "of"), rows)
+    return csv_text(
+        ("model", kind_of(run) or "type", "metric", "mean", "low95", "high95", "scans", "of"), rows
+    )
 
 
 def markdown_table(run: Run) -> str:
@@ -81,4 +87,4 @@ def _headline(run: Run) -> tuple[list[str], list[list[str]]]:
 
 
 def _cell(estimate: Estimate | None) -> str:
-    return "n/a" if estimate is None else f"{number(estimate.mean)} {interval(estimate)}"
+    return "n/a" if estimate is None else f"{mean(estimate)} {interval(estimate)}"

@@ -13,18 +13,10 @@ import numpy as np
 
 from sfumato.metrics.smoothness import fsd_log_ratio, fsd_profile
 from sfumato.protocols.bsct import analysis as bsct
-from sfumato.protocols.bsct.kinds import coordinate_of, type_word
+from sfumato.protocols.bsct.kinds import coordinate_of, sides_of, type_word
+from sfumato.protocols.bsct.numbers import FSD, estimate_of, key_of, settings_of, shared_metrics
 from sfumato.protocols.bsct.settings import Settings
-from sfumato.protocols.bsct.tables import (
-    FSD,
-    bond_counts,
-    estimate_of,
-    key_of,
-    ranked,
-    scan_names,
-    settings_of,
-    shared_metrics,
-)
+from sfumato.protocols.bsct.tables import bond_counts, ranked, scan_names
 from sfumato.report.figures import (
     BLUE,
     FAINT,
@@ -70,11 +62,11 @@ def style_of(run: Run) -> dict[str, tuple[str, str, str]]:
 def fsd_figure(run: Run) -> Figure:
     """Show the mean FSD of every model, over whole scans and by side, with 95 % intervals."""
     models = [model for model in ranked(run) if model.coverage[0]]
-    metrics = shared_metrics(run)
+    metrics, words = shared_metrics(run), sides_of(run)
     sides = (
         ("fsd", "whole scan", INK, "circle", 0.0),
-        ("fsd_compress", "compressed", BLUE, "triangle-left", 0.22),
-        ("fsd_stretch", "stretched", VERMILION, "triangle-right", 0.44),
+        ("fsd_compress", words.first, BLUE, "triangle-left", 0.22),
+        ("fsd_stretch", words.last, VERMILION, "triangle-right", 0.44),
     )
     figure = blank_figure(
         f"Mean {metrics['fsd'].title} of each model: lower is smoother", 120 + 46 * len(models)

@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING
 
 from sfumato.protocols.bsct import analysis as bsct
 from sfumato.protocols.bsct import figures as plots
-from sfumato.protocols.bsct.kinds import type_word
+from sfumato.protocols.bsct.kinds import kind_of, type_word
+from sfumato.protocols.bsct.numbers import FSD, estimate_of, key_of, shared_metrics
 from sfumato.protocols.bsct.tables import (
-    FSD,
     comparison_note,
     comparisons,
     difference,
-    estimate_of,
     failures,
-    key_of,
     ranked,
     scan_names,
-    shared_metrics,
 )
 from sfumato.reference.scans import degrees
 from sfumato.report import molecule
@@ -43,7 +40,7 @@ from sfumato.report.html import (
     take_title,
     words_cell,
 )
-from sfumato.report.numbers import interval, number, p_value
+from sfumato.report.numbers import interval, mean, number, p_value
 from sfumato.report.tables import settings_by_model, settings_note
 from sfumato.words import count
 
@@ -141,7 +138,7 @@ def summary(run: Run) -> list[str]:
     limits = {settings.limit_per_bond for settings in run.settings.values()}
     limit = limits.pop() if len(limits) == 1 else None
     part = f" (the first {limit} of each {type_word(run)})" if limit else ""
-    kind = type_word(run).removesuffix("type").strip()
+    kind = kind_of(run)
     said = [
         f"{count(len(run.models), 'model')} predicted energies and forces along "
         f"{count(len(names), f'{kind} scan'.strip())} of {run.data.name}{part}: {DONE_TO[kind]} in "
@@ -178,14 +175,16 @@ def _ranking(run: Run, contenders: Sequence[bsct.ModelResult]) -> list[str]:
 
     def value(model: bsct.ModelResult) -> str:
         e = model.estimates[key_of(run, model.name)]
-        mean = f"mean {metric.title} {number(e.mean)} {interval(e)} 1/Å"
-        return f"{model.name}, {mean} over {e.n} of {count(e.total, 'scan')}"
+        said = f"mean {metric.title} {mean(e)} {interval(e)} 1/Å"
+        return f"{model.name}, {said} over {e.n} of {count(e.total, 'scan')}"
 
     best, *others = contenders
+    bonds = kind_of(run) == "bond"
     caution = (
-        f"{metric.title} mostly reads how well the place of the minimum agrees: a well moved by 0.02 Å "
-        "scores about 44. Read it beside the verdicts, which say what would be felt in a simulation. "
-        + YARDSTICKS
+        f"{metric.title} mostly reads how well the place of the minimum agrees"
+        + (": a well moved by 0.02 Å scores about 44. " if bonds else ". ")
+        + "Read it beside the verdicts, which say what would be felt in a simulation."
+        + (f" {YARDSTICKS}" if bonds else "")
     )
     if not others:
         return [f"{value(best)} (95 % interval in brackets).", caution]
@@ -202,7 +201,7 @@ def _ranking(run: Run, contenders: Sequence[bsct.ModelResult]) -> list[str]:
     few = f"; {count(d.n, 'scan')} could hardly show one" if d.n < 6 and d.p_value >= SIGNIFICANT else ""
     paired = (
         f"On the {count(d.n, 'scan')} that both finished, {best.name} is {word} by "
-        f"{number(abs(d.mean))} 1/Å (difference {number(d.mean)} {interval(d)}, {p}): the difference "
+        f"{number(abs(d.mean))} 1/Å (difference {mean(d)} {interval(d)}, {p}): the difference "
         f"{clear}{few}."
     )
     return [said, paired, caution]
@@ -320,7 +319,7 @@ def _pair_table(run: Run) -> str:
             rows.append(f"{names}{NOT_APPLICABLE * 3}{coverage_cell(0, total)}")
             continue
         values = (
-            number_cell(d.mean, f'<span class="spread">{interval(d)}</span>'),
+            estimate_cell(d, d.n),
             f'<td data-value="{d.fraction_lower}">{d.fraction_lower:.0%}</td>',
             f'<td data-value="{d.p_value}">{escape(p_value(d.p_value))}</td>',
             coverage_cell(d.n, total),

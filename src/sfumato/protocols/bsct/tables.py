@@ -18,10 +18,9 @@ from rich.text import Text
 
 from sfumato.metrics.stats import holm
 from sfumato.protocols.bsct import analysis as bsct
-from sfumato.protocols.bsct.kinds import type_word
-from sfumato.protocols.bsct.measure import residual_name
-from sfumato.protocols.bsct.settings import Settings
-from sfumato.report.numbers import Metric, number, p_value
+from sfumato.protocols.bsct.kinds import sides_of, type_word
+from sfumato.protocols.bsct.numbers import FSD, estimate_of, key_of, metrics_of, settings_of, shared_metrics
+from sfumato.report.numbers import number, p_value
 from sfumato.report.tables import (
     Failures,
     coverage_cell,
@@ -34,7 +33,7 @@ from sfumato.report.tables import failure_table as failures_by_reason
 from sfumato.words import nearest
 
 if TYPE_CHECKING:
-    from sfumato.metrics.stats import Estimate, PairedDifference
+    from sfumato.metrics.stats import PairedDifference
     from sfumato.protocols.protocol import Run
 
 FEW = 5
@@ -42,138 +41,6 @@ FEW = 5
 
 MODELS_PER_BOND_TABLE = 3
 """As many as fit beside the type."""
-
-_ROUGH = (
-    "Force Smoothness Deviation: along a scan, the steepest change per Å of bond or arc length of the "
-    "logarithm of the model's squared force change over the reference's. A kink or ripple that the reference "
-    "does not have makes it large; the reference itself has 0."
-)
-_SHORTER = "Over the frames up to the reference minimum; for bonds, the compressed side."
-_LONGER = "Over the frames from the reference minimum on; for bonds, the stretched side."
-_WORK = (
-    "Work–energy residual: the largest mismatch between an energy step of the model and the work of its own "
-    "forces. Large where the energy jumps or the force is not its gradient."
-)
-
-_FALSE = (
-    "Height of the largest {} of the energy that the reference does not have, 0 where there is none; more "
-    "than 25 meV, kT at room temperature, changes what happens in a simulation."
-)
-
-_METRICS = (
-    ("fsd", "{fsd}_full", "{FSD}", "1/Å", _ROUGH),
-    ("fsd_compress", "{fsd}_compress", "{FSD} compress", "1/Å", _SHORTER),
-    ("fsd_stretch", "{fsd}_stretch", "{FSD} stretch", "1/Å", _LONGER),
-    (
-        "outside",
-        "{outside}_full",
-        "{OUTSIDE}",
-        "1/Å",
-        "The FSD without the 0.1 Å on either side of the reference minimum, where it mostly reads how well "
-        "the place of the minimum agrees.",
-    ),
-    ("barrier", "false_barrier", "false barrier", "eV", _FALSE.format("barrier")),
-    ("well", "false_well", "false well", "eV", _FALSE.format("well")),
-    (
-        "variation",
-        "excess_variation",
-        "excess variation",
-        "eV",
-        "How far the energy goes up and down beyond what one well and the reference need.",
-    ),
-    (
-        "order",
-        "{order}_full",
-        "work–energy order",
-        "",
-        "How fast the work–energy residual falls when the step is halved: 3 where energy and force are "
-        "smooth, 1 where the force jumps or is not a gradient, 0 where the energy jumps; the worst interval.",
-    ),
-    ("force", "force_mae_full", "force MAE", "eV/Å", "Mean absolute error of the force components."),
-    (
-        "energy",
-        "energy_mae_aligned_full",
-        "energy MAE",
-        "eV",
-        "Mean absolute error of energies, each measured from the frame of the reference minimum.",
-    ),
-    ("work", "{work}_full", "work–energy", "eV", _WORK),
-    (
-        "work_stretch",
-        "{work}_stretch",
-        "work–energy stretch",
-        "eV",
-        "The same on the stretched side, where the coarse grid on the repulsive wall adds little.",
-    ),
-    ("minima", "spurious_minima", "extra minima", "", "Minima of the energy beyond those of the reference."),
-    ("maxima", "spurious_maxima", "extra maxima", "", "Maxima of the energy beyond those of the reference."),
-    (
-        "inflections",
-        "spurious_inflections",
-        "extra inflections",
-        "",
-        "Inflections of the energy beyond those of the reference.",
-    ),
-    (
-        "position",
-        "well_position_error",
-        "well position",
-        "Å",
-        "Model − reference: coordinate at the minimum.",
-    ),
-    (
-        "depth",
-        "well_depth_error",
-        "well depth",
-        "eV",
-        "Model − reference: rise from the minimum to the last frame.",
-    ),
-    ("wall", "wall_error", "wall", "eV", "Model − reference: rise from the minimum to the first frame."),
-)
-
-FSD = "fsd"
-"""The word of the FSD over whole scans, by which models are ranked."""
-
-
-def metrics_of(settings: Settings) -> dict[str, Metric]:
-    """Return how numbers are presented, by a short word that does not depend on settings.
-
-    Args:
-        settings: of a model; one that differs from its default is part of a number's key and title.
-    """
-    fsd, work = settings.fsd.name, residual_name(settings)
-    outside = fsd.replace("fsd", "fsd_outside", 1)
-    names = {"fsd": fsd, "FSD": fsd.replace("fsd", "FSD"), "work": work, "outside": outside}
-    names |= {"OUTSIDE": fsd.replace("fsd", "FSD outside", 1), "order": work.replace("residual", "order")}
-    return {
-        word: Metric(key.format(**names), title.format(**names), unit, meaning)
-        for word, key, title, unit, meaning in _METRICS
-    }
-
-
-def settings_of(run: Run, model: str) -> Settings:
-    """Return the settings that a model was measured with."""
-    settings: Settings = run.settings[model]
-    return settings
-
-
-def shared_metrics(run: Run) -> dict[str, Metric]:
-    """Return how numbers are presented to all models at once; titles that differ are the default ones."""
-    each = [metrics_of(settings_of(run, name)) for name in run.models]
-    return {
-        word: each[0][word] if each and all(one[word] == each[0][word] for one in each) else usual
-        for word, usual in metrics_of(Settings()).items()
-    }
-
-
-def key_of(run: Run, model: str, word: str = FSD) -> str:
-    """Return what a number is called in a model's results."""
-    return metrics_of(settings_of(run, model))[word].key
-
-
-def estimate_of(run: Run, model: bsct.ModelResult, word: str = FSD) -> Estimate | None:
-    """Return the mean of a number over a model's scans; None where there is none."""
-    return model.estimates.get(key_of(run, model.name, word))
 
 
 def ranked(run: Run) -> list[bsct.ModelResult]:
@@ -203,13 +70,22 @@ def difference(
     Returns:
         None if they share no finished scan, or were measured with settings that make it another number.
     """
-    key, other = ((metric or key_of(run, model.name)) for model in (first, second))
-    if key != other or not all(key in model.estimates for model in (first, second)):
-        return None
-    try:
-        found: PairedDifference = bsct.compare(first, second, key)
-    except ValueError:
-        return None
+    return differences(run, [(first, second)], metric)[0]
+
+
+def differences(
+    run: Run, pairs: Sequence[tuple[bsct.ModelResult, bsct.ModelResult]], metric: str | None = None
+) -> list[PairedDifference | None]:
+    """Return what `difference` returns for each of many pairs."""
+    alike: dict[str, list[int]] = {}
+    for k, pair in enumerate(pairs):
+        key, other = ((metric or key_of(run, model.name)) for model in pair)
+        if key == other and all(key in model.estimates for model in pair):
+            alike.setdefault(key, []).append(k)
+    found: list[PairedDifference | None] = [None] * len(pairs)
+    for key, places in alike.items():
+        for k, d in zip(places, bsct.differences([pairs[k] for k in places], key), strict=True):
+            found[k] = d
     return found
 
 
@@ -218,14 +94,12 @@ def comparisons(run: Run, metric: str | None = None) -> list[Pair]:
 
     The p-values are corrected for the number of pairs that are looked at together (Holm).
     """
-    pairs = [
-        (first, second, difference(run, first, second, metric))
-        for first, second in combinations(ranked(run), 2)
-    ]
-    adjusted = holm([math.nan if d is None else d.p_value for _, _, d in pairs])
+    pairs = list(combinations(ranked(run), 2))
+    found = differences(run, pairs, metric)
+    adjusted = holm([math.nan if d is None else d.p_value for d in found])
     return [
         (first, second, None if d is None else replace(d, p_value=float(p)))
-        for (first, second, d), p in zip(pairs, adjusted, strict=True)
+        for (first, second), d, p in zip(pairs, found, adjusted, strict=True)
     ]
 
 
@@ -260,9 +134,9 @@ def run_tables(run: Run) -> RenderableType:
 
 def model_table(run: Run) -> RenderableType:
     """Return two tables with a row per model, lowest FSD first: FSD by side, and what else counts."""
-    metrics = shared_metrics(run)
+    metrics, sides = shared_metrics(run), sides_of(run)
     parts = (
-        (metrics[FSD].heading, {"full": FSD, "compress": "fsd_compress", "stretch": "fsd_stretch"}),
+        (metrics[FSD].heading, {"full": FSD, sides.before: "fsd_compress", sides.after: "fsd_stretch"}),
         ("Errors", {metrics[word].heading: word for word in ("outside", "force", "order")}),
     )
     tables = []
@@ -406,7 +280,7 @@ def heading_of(run: Run, metric: str | None) -> str:
     """Return a metric's title and unit; its key where it has no title."""
     if metric is None:
         return shared_metrics(run)[FSD].heading
-    known = [m for name in run.models for m in metrics_of(settings_of(run, name)).values()]
+    known = [m for name in run.models for m in metrics_of(settings_of(run, name), sides_of(run)).values()]
     return next((m.heading for m in known if m.key == metric), metric)
 
 
