@@ -183,6 +183,24 @@ def test_what_does_not_respond_is_not_called_smooth():
         list(searched(Bench(PAIRS["lj"], Settings()), [trip], smoothness.cutoffs_of))
 
 
+def test_atoms_do_not_fly_out_of_a_steep_well():
+    base = Bench(PAIRS["lj"], Settings()).structure("molecule")
+    strong = 1e4 * np.random.default_rng(0).normal(size=base.positions.shape)
+    path = flight(base, strong, np.random.default_rng(1))
+    assert np.linalg.norm(path.at(0.3).positions - base.positions, axis=1).max() < 0.6
+
+
+def test_a_path_in_a_crystal_ends_before_images_meet():
+    base = Bench(PAIRS["lj"], Settings()).structure("crystal")
+    toward = base.cell[0] / np.linalg.norm(base.cell[0])
+    path = Line(base, np.array([np.zeros(3), toward]))
+    gone = path.at(span(path, 3.0)).positions
+    shifts = (np.array(list(np.ndindex(3, 3, 3))) - 1) @ base.cell
+    nearest = np.linalg.norm(gone[1] - gone[0] + shifts, axis=1).min()
+    bond = structures.bond(*base.numbers.tolist())
+    assert nearest >= 0.74 * bond
+
+
 @pytest.mark.parametrize("kind", ["line", "turn", "flight"])
 def test_the_tangent_of_a_path_is_its_derivative(kind):
     bench = Bench(PAIRS["lj"], Settings())

@@ -26,6 +26,9 @@ DIRECTIONS = 64
 WARM = 0.026 * 1000 / 300
 """eV, k_B T of the velocities of `flight`: 1000 K, so that atoms leave their wells."""
 
+BEND = 6.0
+"""1/Å; what bends the path of an atom more than this would throw it out within 0.3 Å."""
+
 
 @dataclass(frozen=True)
 class Flight:
@@ -52,11 +55,16 @@ class Flight:
 
 
 def flight(base: System, forces: Floats, rng: np.random.Generator) -> Flight:
-    """Return the motion of a structure with thermal velocities under the force it has."""
+    """Return the motion of a structure with thermal velocities under the force it has.
+
+    In a structure far from its minimum the force is weakened, so that atoms go where they head.
+    """
     mass = atomic_masses[base.numbers][:, None]
     velocity = rng.normal(size=base.positions.shape) * np.sqrt(WARM / mass)
     fastest = float(np.linalg.norm(velocity, axis=1).max())
-    return Flight(base, velocity / fastest, forces / mass / fastest**2)
+    acceleration = forces / mass / fastest**2
+    strongest = float(np.linalg.norm(acceleration, axis=1).max())
+    return Flight(base, velocity / fastest, acceleration * min(1.0, BEND / max(strongest, BEND)))
 
 
 def push(base: System, rng: np.random.Generator) -> Line:
@@ -71,13 +79,18 @@ def span(path: Path, longest: float) -> float:
     if len(start) < 2:
         return longest
     i, j = np.triu_indices(len(start), 1)
+    around = [np.arange(-1, 2) if periodic else np.zeros(1) for periodic in start.pbc]
+    images = np.stack(np.meshgrid(*around), axis=-1).reshape(-1, 1, 3) @ start.cell
+
+    def distances(positions: Floats) -> Floats:
+        gaps: Floats = np.linalg.norm(positions[i] - positions[j] + images, axis=-1)
+        return gaps
+
     bonds = bond_length(start.numbers[i], start.numbers[j])
-    before = np.linalg.norm(start.positions[i] - start.positions[j], axis=1)
-    allowed = np.minimum(0.75 * bonds, 0.9 * before)
+    allowed = np.minimum(0.75 * bonds, 0.9 * distances(start.positions))
     for length in np.linspace(longest, 0.1 * longest, 10):
         for s in np.linspace(-length, length, 9):
-            positions = path.at(float(s)).positions
-            if (np.linalg.norm(positions[i] - positions[j], axis=1) < allowed).any():
+            if (distances(path.at(float(s)).positions) < allowed).any():
                 break
         else:
             return float(length)
