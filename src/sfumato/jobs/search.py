@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from sfumato.jobs.surface import (
     INEXACT,
     RELATIVE,
     VARIES,
+    OffPathError,
     Surface,
     UnpredictedError,
     finest,
@@ -35,7 +36,7 @@ from sfumato.systems import Floats, System
 LEAST = 1e-8
 """eV that may stay unexplained in an interval of a path: a thousandth of the smallest step looked for."""
 
-MOST_ADDED = 400
+MOST_ADDED = 800
 """Samples that are added to a path until its energy is explained."""
 
 SUSPECTS = {"energy": 3, "force": 5}
@@ -55,6 +56,14 @@ WIDEST, WIDTHS = 0.02, 9
 
 BESIDE = 0.02
 """Å from a jump, where the noise is measured that it must exceed."""
+
+LEAST_FELT = (1e-7, 1e-5, 1e-2)
+"""eV, eV/Å and eV/Å²; smaller jumps nobody feels, and a self-consistent field, which is converged to 1e-6 or
+so, scatters by as much where it is difficult."""
+
+OFF = 3.0
+"""Widths of the last stencil by which a place may be off, along the steepest of the directions in which atoms
+move: a force that jumps there looks like a step of the energy by as much times its jump."""
 
 Rough = tuple[float, float]
 """eV and eV/Å, how rough energy and force are without any jump."""
@@ -96,11 +105,26 @@ class Search(TrackJob):
 
 
 def _trip(surface: Surface, trip: Trip, seed: int) -> dict[str, Any]:
+    """Search a path, or the longest part of it on which the potential has an answer everywhere."""
     path = trip.path()
-    grid, lost, reason = _sampled(surface, path, trip.places)
+    grid, reason = _sampled(surface, path, trip.places)
+    while True:
+        try:
+            found = _searched(surface, path, grid, seed)
+        except OffPathError as error:
+            reason = str(error)
+            sides = [s for s in grid if s.place < error.place], [s for s in grid if s.place > error.place]
+            grid = max(sides, key=len)
+            if len(grid) < FEWEST:
+                raise
+        else:
+            return found | {"lost": len(trip.places) - len(grid), "reason": reason}
+
+
+def _searched(surface: Surface, path: Path, grid: list[Sample], seed: int) -> dict[str, Any]:
     noise, inexact = _roughness(surface, path, grid, seed)
     rough = max(noise[0], VARIES * inexact), max(noise[1], inexact)
-    facts = {"noise": list(noise), "inexact": inexact, "lost": lost, "reason": reason}
+    facts = {"noise": list(noise), "inexact": inexact}
     facts |= {"floor": list(jumps.tolerances_of(rough, 4 * jumps.narrow(rough[1])))}
     if not _responds(grid, noise):
         return facts | {"responds": False, "jumps": [], "samples": encode(_columns(grid))}
@@ -119,8 +143,8 @@ def _trip(surface: Surface, trip: Trip, seed: int) -> dict[str, Any]:
     }
 
 
-def _sampled(surface: Surface, path: Path, places: Floats) -> tuple[list[Sample], int, str]:
-    """Return the longest run of samples without a failure, how many places are lost, and why."""
+def _sampled(surface: Surface, path: Path, places: Floats) -> tuple[list[Sample], str]:
+    """Return the longest run of samples without a failure, and why it does not have all places."""
     energy, forces, failures = surface.ask([path.at(float(s)) for s in places])
     fine = np.array([k not in failures for k in range(len(places))])
     runs = np.split(np.arange(len(places)), np.flatnonzero(np.diff(fine)) + 1)
@@ -129,20 +153,26 @@ def _sampled(surface: Surface, path: Path, places: Floats) -> tuple[list[Sample]
     if len(best) < FEWEST:
         raise UnpredictedError(reason or f"a path needs {FEWEST} places")
     grid = [sample(path, float(places[k]), float(energy[k]), forces[k]) for k in best]
-    return grid, len(places) - len(best), reason
+    return grid, reason
 
 
 def _roughness(
     surface: Surface, path: Path, grid: Sequence[Sample], seed: int
 ) -> tuple[tuple[float, float], float]:
     """Return the noise in eV and eV/Å at two places of a path, and eV/Å by which the force is inexact."""
-    noise, inexact = (0.0, 0.0), 0.0
+    noise, inexact, error = (0.0, 0.0), 0.0, None
     for part in (1, 3):
         base = path.at(grid[part * len(grid) // 4].place)
         direction = random_direction(base, seed, "noise")
-        here = surface.noise(base, direction)
-        noise = max(noise[0], here[0]), max(noise[1], here[1])
-        inexact = max(inexact, _inexact(surface, base, direction, here))
+        try:
+            here = surface.noise(base, direction)
+            inexact = max(inexact, _inexact(surface, base, direction, here))
+        except UnpredictedError as raised:  # beside the path; the other place will do
+            if error is not None:
+                raise
+            error = raised
+        else:
+            noise = max(noise[0], here[0]), max(noise[1], here[1])
     return noise, inexact
 
 
@@ -204,7 +234,19 @@ def _measured(surface: Surface, curve: Curve, path: Path, s: float, rough: Rough
             return jump
         if here[0] > rough[0] or here[1] > rough[1]:
             jump = jumps.jump_at(curve, s, (max(here[0], rough[0]), max(here[1], rough[1])))
-    return jump
+    return replace(jump, stays=_felt(jump))
+
+
+def _felt(jump: Jump) -> tuple[bool, bool, bool]:
+    """Return which sizes of a jump are large enough to be felt, and no artifacts of its place."""
+    energy, force, slope = jump.sizes
+    large = (
+        energy >= LEAST_FELT[0] and energy > OFF * force * jump.width,
+        force >= LEAST_FELT[1],
+        slope >= LEAST_FELT[2] and slope * jump.width >= LEAST_FELT[1] / 10,
+    )
+    stays = tuple(a and b for a, b in zip(jump.stays, large, strict=True))
+    return stays  # type: ignore[return-value]
 
 
 def _weight(jump: Jump) -> tuple[int, float]:

@@ -47,7 +47,29 @@ def finest(potential: Potential) -> Potential:
 
 
 class UnpredictedError(RuntimeError):
-    """A structure could not be predicted; the message is the reason."""
+    """A structure could not be predicted.
+
+    Args:
+        reason: why.
+        row: which of those that were asked for.
+    """
+
+    def __init__(self, reason: str, row: int = 0) -> None:
+        super().__init__(reason)
+        self.row = row
+
+
+class OffPathError(UnpredictedError):
+    """A structure on a path could not be predicted.
+
+    Args:
+        reason: why.
+        place: where on the path.
+    """
+
+    def __init__(self, reason: str, place: float) -> None:
+        super().__init__(reason)
+        self.place = place
 
 
 class Surface:
@@ -81,15 +103,21 @@ class Surface:
             UnpredictedError: one of them failed.
         """
         energy, forces, failures = self.ask(systems)
-        for failure in failures.values():
-            raise UnpredictedError(failure.reason)
+        for row, failure in failures.items():
+            raise UnpredictedError(failure.reason, row)
         return energy, np.array(forces)
 
     def curve(self, path: Path) -> Curve:
-        """Return what the surface is along a path, for the search of jumps."""
+        """Return what the surface is along a path, for the search of jumps.
+
+        It raises `OffPathError` where a structure on the path cannot be predicted.
+        """
 
         def curve(places: Sequence[float]) -> list[Sample]:
-            energy, forces = self.values([path.at(float(s)) for s in places])
+            try:
+                energy, forces = self.values([path.at(float(s)) for s in places])
+            except UnpredictedError as error:
+                raise OffPathError(str(error), float(places[error.row])) from None
             return [sample(path, float(s), e, f) for s, e, f in zip(places, energy.tolist(), forces)]
 
         return curve

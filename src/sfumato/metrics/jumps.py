@@ -263,11 +263,13 @@ class Jump:
         sizes: of energy (eV), force (eV/Å) and slope of the force (eV/Å²).
         tolerances: of the same.
         stays: which of them neither vanish with the stencil nor are within the tolerance.
+        width: Å, of the last stencil.
     """
 
     sizes: tuple[float, float, float]
     tolerances: tuple[float, float, float]
     stays: tuple[bool, bool, bool]
+    width: float
 
 
 def narrow(force_noise: float) -> float:
@@ -305,16 +307,16 @@ def jump_at(curve: Curve, s: float, rough: tuple[float, float]) -> Jump:
     """
     width = 4 * narrow(rough[1])
     history: list[tuple[float, float, float]] = []
-    for _ in range(HALVINGS + 1):
+    while True:
         history.append(sizes_at(curve, s, width))
         tolerances = tolerances_of(rough, width)
         over = [not size <= limit for size, limit in zip(history[-1], tolerances, strict=True)]
-        if not any(over) or _settled(history, over):
+        if not any(over) or _settled(history, over) or len(history) > HALVINGS:
             break
         width /= 2
     before = history[-3] if len(history) > 2 else (0.0,) * 3
     stays = tuple(o and not size <= STAYS * old for o, size, old in zip(over, history[-1], before))
-    return Jump(history[-1], tolerances, stays)  # type: ignore[arg-type]
+    return Jump(history[-1], tolerances, stays, width)  # type: ignore[arg-type]
 
 
 def _settled(history: Sequence[tuple[float, float, float]], over: Sequence[bool]) -> bool:
