@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sfumato.metrics.resampling import CHUNK, EXACT, drawn, draws, every_sample, groups_of
-from sfumato.systems import Floats, Ints
+from sfumato.systems import Bools, Floats, Ints
 
 RESAMPLES = 9_999
 """With one more, the observed one, a round number of arrangements."""
@@ -330,16 +330,23 @@ def _tests(
     seed = int(rng.integers(1 << 63))
     label = np.asarray(strata)
     found = [_Test(math.nan, math.nan, math.nan, math.nan)] * table.shape[1]
-    patterns, pattern_of = np.unique(np.isfinite(table), axis=1, return_inverse=True)
-    for k, known in enumerate(patterns.T):
-        columns = np.flatnonzero(pattern_of.reshape(-1) == k)
-        width = max(1, CHUNK // max(resamples, 1))
+    width = max(1, CHUNK // max(resamples, 1))
+    for known, columns in _patterns(np.isfinite(table)):
         for start in range(0, len(columns) if known.any() else 0, width):
             some = columns[start : start + width]
             tests = _pattern(table[np.ix_(known, some)], label[known], seed, resamples, confidence, paired)
             for column, test in zip(some, tests, strict=True):
                 found[column] = test
     return found
+
+
+def _patterns(finite: Bools) -> Iterator[tuple[Bools, Ints]]:
+    """Yield every pattern of known values, (n,), with the columns of (n, M) that have it."""
+    columns: dict[bytes, list[int]] = {}
+    for k, pattern in enumerate(np.ascontiguousarray(finite.T)):
+        columns.setdefault(pattern.tobytes(), []).append(k)
+    for pattern, some in columns.items():
+        yield np.frombuffer(pattern, dtype=bool), np.array(some)
 
 
 def _pattern(

@@ -5,8 +5,8 @@ Source: Liu et al. 2026, section 3 and appendix A. Every number is defined in do
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -16,7 +16,13 @@ from sfumato.execution.records import Record
 from sfumato.jobs.evaluate import Evaluate
 from sfumato.jobs.frames import energies_and_forces, frames_of
 from sfumato.jobs.job import Task
-from sfumato.metrics.stats import Estimate, estimates, estimates_by_stratum, paired_difference
+from sfumato.metrics.stats import (
+    Estimate,
+    PairedDifference,
+    estimates,
+    estimates_by_stratum,
+    paired_differences,
+)
 from sfumato.protocols.bsct.measure import (
     Reference,
     Values,
@@ -114,13 +120,19 @@ class ModelResult(Result):
         return estimates(self._columns, self._strata, rng=self._rng())
 
     @cached_property
-    def by_bond(self) -> dict[str, dict[str, Estimate]]:
-        """The same for each bond type: metric → bond type → estimate."""
-        return estimates_by_stratum(self._columns, self._strata, rng=self._rng())
+    def by_bond(self) -> Mapping[str, dict[str, Estimate]]:
+        """The same for each bond type: metric → bond type → estimate, computed when it is asked for."""
+        return _ByType(self._columns, self._strata, self.seed)
 
     def prepare(self) -> None:
-        """See Result."""
-        _ = self.estimates, self.by_bond
+        """See Result: the means of all, and by type of the FSD, which comes first."""
+        _ = self.estimates, self.by_bond.get(next(iter(self._columns), ""))
+
+    def column(self, metric: str, names: Sequence[str]) -> Floats:
+        """Return a metric on some scans, (S,); nan where a scan failed or is missing, and where it is n/a."""
+        nothing: Values = {}
+        rows = (self.scans[name].values if name in self.scans else nothing for name in names)
+        return np.array([row.get(metric, np.nan) for row in rows])
 
     @property
     def _strata(self) -> list[str]:
@@ -130,10 +142,7 @@ class ModelResult(Result):
     def _columns(self) -> dict[str, Floats]:
         """Metric → its value on every scan of the run; nan where the scan failed or the metric is n/a."""
         metrics = next((scan.values for scan in self.scans.values() if scan.status == "ok"), {})
-        return {
-            metric: np.array([scan.values.get(metric, np.nan) for scan in self.scans.values()])
-            for metric in metrics
-        }
+        return {metric: self.column(metric, list(self.scans)) for metric in metrics}
 
     def _rng(self) -> np.random.Generator:
         return np.random.default_rng(self.seed)
@@ -161,6 +170,32 @@ class ModelResult(Result):
             },
             "coverage": list(self.coverage),
         }
+
+
+class _ByType(Mapping[str, dict[str, Estimate]]):
+    """Estimates of each stratum alone, by metric; tables and pages need few of them."""
+
+    def __init__(self, columns: Mapping[str, Floats], strata: Sequence[str], seed: int) -> None:
+        self._columns, self._strata, self._seed = columns, strata, seed
+        self._known: dict[str, dict[str, Estimate]] = {}
+
+    def __getitem__(self, metric: str) -> dict[str, Estimate]:
+        if metric not in self._known:
+            self._compute({metric: self._columns[metric]})
+        return self._known[metric]
+
+    def __iter__(self) -> Iterator[str]:
+        lacking = {name: column for name, column in self._columns.items() if name not in self._known}
+        if lacking:  # all at once cost little more than one
+            self._compute(lacking)
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def _compute(self, columns: Mapping[str, Floats]) -> None:
+        rng = np.random.default_rng(self._seed)
+        self._known |= estimates_by_stratum(columns, self._strata, rng=rng)
 
 
 def analyse(
@@ -223,21 +258,39 @@ def _analyse_scan(
     return ScanResult("ok", "", values, energy, forces, limits)
 
 
-def compare(first: ModelResult, second: ModelResult, metric: str) -> Any:
+def compare(first: ModelResult, second: ModelResult, metric: str) -> PairedDifference:
     """Return the paired difference first − second of a metric over the scans both models finished.
 
     Raises:
         ValueError: the models share no scan with that metric.
     """
-    pairs = [
-        (a.values[metric], b.values[metric], name.split("/")[0])
-        for name, a in first.scans.items()
-        if a.status == "ok" and (b := second.scans.get(name)) is not None and b.status == "ok"
-        if np.isfinite(a.values[metric]) and np.isfinite(b.values[metric])
-    ]
-    if not pairs:
+    (found,) = differences([(first, second)], metric)
+    if found is None:
         raise ValueError(f"{first.name} and {second.name} share no finished scan with {metric}")
-    one, two, strata = zip(*pairs, strict=True)
-    return paired_difference(
-        np.array(one), np.array(two), list(strata), rng=np.random.default_rng(first.seed)
-    )
+    return found
+
+
+def differences(
+    pairs: Sequence[tuple[ModelResult, ModelResult]], metric: str
+) -> list[PairedDifference | None]:
+    """Return what `compare` returns for each of many pairs, with resamples that they share; None: no scan.
+
+    Args:
+        pairs: of models of one run.
+        metric: its key in results.
+    """
+    models = {id(model): model for pair in pairs for model in pair}
+    names = list(dict.fromkeys(name for model in models.values() for name in model.scans))
+    columns = {key: model.column(metric, names) for key, model in models.items()}
+    found: dict[str, PairedDifference] = {}
+    for seed in {first.seed for first, _ in pairs}:
+        some = {
+            str(k): (columns[id(one)], columns[id(two)])
+            for k, (one, two) in enumerate(pairs)
+            if one.seed == seed and np.isfinite(columns[id(one)] + columns[id(two)]).any()
+        }
+        strata = [name.split("/")[0] for name in names]
+        found |= paired_differences(some, strata, rng=np.random.default_rng(seed))
+    return [
+        replace(found[str(k)], total=found[str(k)].n) if str(k) in found else None for k in range(len(pairs))
+    ]
