@@ -38,7 +38,7 @@ from sfumato.training.batches import Batches, as_sample
 from sfumato.training.gradients import backward, total
 from sfumato.training.launch import keep_memory
 from sfumato.training.losses import terms
-from sfumato.training.optim import clip, follow, optimizer
+from sfumato.training.optim import AdamW, Flat, clip, follow
 from sfumato.training.settings import TrainSettings
 
 WARM, STEPS = 4, 12
@@ -175,14 +175,14 @@ def one(kind, data, threads):
     average = copy.deepcopy(model).requires_grad_(False)
     wholes = [next(batches.epoch(0))] * (WARM + STEPS)
     if kind == "ours":
-        adam = optimizer(model, run, 1e-3)
+        adam, averages = AdamW(model, run, 1e-3), Flat(average).weights
 
         def step(whole):
             adam.zero_grad()
             backward(model, batches.sample(whole, torch.float32), stage)
-            clip(list(model.parameters()), run.clip)
-            adam.step()
-            follow(average, model, run.ema, 100)
+            clip(adam.gradient, run.clip)
+            adam.step(1e-3)
+            follow(averages, adam.weights, run.ema, 100)
     else:
         adam = torch.optim.AdamW(model.parameters(), lr=1e-3, foreach=False)
 

@@ -18,7 +18,7 @@ from sfumato.training.distributed import alone
 from sfumato.training.errors import Errors
 from sfumato.training.log import read_log
 from sfumato.training.loop import DivergedError, precision, train
-from sfumato.training.optim import clip, follow, optimizer
+from sfumato.training.optim import AdamW, Flat, clip, follow
 from sfumato.training.stages import Stage
 from sfumato.training.state import content
 from tests import made_training as made
@@ -305,32 +305,66 @@ def test_energies_of_atoms_may_be_given(data, tmp_path):
 def test_only_weights_of_linear_maps_decay(data):
     settings = made.settings(data)
     model = MinDScAIP(settings.model)
-    first, second = optimizer(model, settings, 1e-3).param_groups
-    names = {id(weight): name for name, weight in model.named_parameters()}
-    decays = {names[id(weight)] for weight in first["params"]}
-    assert first["weight_decay"] == settings.weight_decay
-    assert second["weight_decay"] == 0
+    adam = AdamW(model, settings, 1e-3)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    adam.step(0.5)  # without a gradient
+    decays = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    for name, weight in model.named_parameters():
+        share = 1 - 0.5 * settings.weight_decay if name in decays else 1.0
+        torch.testing.assert_close(weight.detach(), share * before[name])
+    assert decays
     assert all(name.endswith(".weight") for name in decays)
     assert not any("sources" in name or "targets" in name or "angles" in name for name in decays)
-    assert len(first["params"]) + len(second["params"]) == len(names)
+
+
+def test_a_flat_optimizer_takes_the_steps_of_one_that_is_not(data):
+    settings = made.settings(data, weight_decay=0.1)
+    models = [MinDScAIP(settings.model) for _ in range(2)]
+    flat = AdamW(models[0], settings, 1e-2)
+    linear = {id(m.weight) for m in models[1].modules() if isinstance(m, torch.nn.Linear)}
+    groups = [
+        {
+            "params": [w for w in models[1].parameters() if (id(w) in linear) is does],
+            "weight_decay": 0.1 * does,
+        }
+        for does in (True, False)
+    ]
+    plain = torch.optim.AdamW(groups, lr=1e-2, betas=settings.betas)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(5):
+        for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            a.grad.copy_(torch.randn(a.shape, generator=generator))
+            b.grad = a.grad.clone()
+        flat.step(1e-2)
+        plain.step()
+        if step == 2:  # the state is that of the plain one, also in its order, and can be taken up
+            found, expected = flat.state_dict()["state"], plain.state_dict()["state"]
+            for place, moments in expected.items():
+                for name in ("exp_avg", "exp_avg_sq", "step"):
+                    torch.testing.assert_close(found[place][name], moments[name])
+            saved = copy.deepcopy(flat.state_dict())
+            flat = AdamW(models[0], settings, 1.0)
+            flat.load_state_dict(saved)
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(a.detach(), b.detach(), rtol=1e-5, atol=1e-7)
 
 
 def test_averages_by_hand():
-    model = torch.nn.Linear(1, 1)
-    average = copy.deepcopy(model)
-    torch.nn.init.zeros_(average.weight)
-    torch.nn.init.ones_(model.weight)
-    follow(average, model, 0.999, 0)
+    average = torch.nn.Linear(1, 1)
+    flat = Flat(average)
+    flat.weights.zero_()
+    follow(flat.weights, torch.ones(2), 0.999, 0)
     assert average.weight.item() == pytest.approx(0.9)  # (1 + 0)/(10 + 0) remembered
-    follow(average, model, 0.5, 1000)
+    follow(flat.weights, torch.ones(2), 0.5, 1000)
     assert average.weight.item() == pytest.approx(0.95)
 
 
 def test_gradients_are_clipped_to_a_norm():
-    weight = torch.nn.Parameter(torch.zeros(2))
-    weight.grad = torch.tensor([3.0, 4.0])
-    assert clip([weight], 1.0) == pytest.approx(5.0)
-    assert weight.grad.tolist() == pytest.approx([0.6, 0.8], rel=1e-4)
+    gradient = torch.tensor([3.0, 4.0])
+    assert clip(gradient, 1.0) == pytest.approx(5.0)
+    assert gradient.tolist() == pytest.approx([0.6, 0.8], rel=1e-4)
+    assert clip(gradient, 10.0) == pytest.approx(1.0, rel=1e-4)
+    assert gradient.tolist() == pytest.approx([0.6, 0.8], rel=1e-4)
 
 
 def test_precision_is_that_of_the_stage_and_then_as_before(data):

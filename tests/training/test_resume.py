@@ -20,6 +20,7 @@ from sfumato.training.distributed import alone
 from sfumato.training.errors import measure
 from sfumato.training.log import Log, read_log
 from sfumato.training.loop import train
+from sfumato.training.optim import AdamW
 from sfumato.training.progress import Progress
 from tests import made_training as made
 
@@ -163,7 +164,7 @@ def test_the_test_sees_a_forgotten_state(data, whole, tmp_path, monkeypatch):
     """Guards the comparisons above: without the moments of the optimizer the bits differ."""
     settings = made.settings(data, *STAGES)
     go(settings, tmp_path / "run", steps=3)
-    monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", lambda self, state: None)
+    monkeypatch.setattr(AdamW, "load_state_dict", lambda self, state: None)
     go(settings, tmp_path / "run")
     assert not same(state(whole), state(tmp_path / "run"))
 
@@ -267,8 +268,8 @@ def test_a_stop_at_an_evaluation_is_written_down_before_it(data, whole, tmp_path
                 go(settings, folder)
         assert state(folder)["progress"]["total"] == place
         log = Log(folder, write=True)
-        log.add("validation", place, loss=1.0)  # as if it had been killed after these
-        log.add("train", place, energy=1.0)
+        log.add("validation", place, loss=1.0, seconds=1.0)  # as if it had been killed after these
+        log.add("train", place, energy=1.0, seconds=1.0)
         assert go(settings, folder).finished
         assert same(state(whole), state(folder)), place
         assert curve(whole) == curve(folder), place

@@ -42,11 +42,11 @@ class Group:
         """Whether this is the process that writes."""
         return self.rank == 0
 
-    def add_up(self, gradients: Sequence[Tensor], numbers: Sequence[float]) -> list[float]:
-        """Sum gradients, in place, and some numbers over all processes, in one exchange.
+    def add_up(self, gradient: Tensor, numbers: Sequence[float]) -> list[float]:
+        """Sum a gradient, in place, and some numbers over all processes, in one exchange.
 
         Args:
-            gradients: in the same order everywhere.
+            gradient: (P,) of all weights.
             numbers: as many everywhere.
 
         Returns:
@@ -54,14 +54,10 @@ class Group:
         """
         if self.size == 1:
             return list(numbers)
-        parts = [gradient.reshape(-1) for gradient in gradients]
-        flat = torch.cat([*parts, torch.tensor(numbers, dtype=torch.float32, device=self.device)])
+        flat = torch.cat([gradient, torch.tensor(numbers, dtype=torch.float32, device=self.device)])
         torch.distributed.all_reduce(flat)
-        start = 0
-        for gradient in gradients:
-            gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
-            start += gradient.numel()
-        return [float(x) for x in flat[start:].tolist()]
+        gradient.copy_(flat[: len(gradient)])
+        return [float(x) for x in flat[len(gradient) :].tolist()]
 
     def total(self, numbers: Sequence[float]) -> list[float]:
         """Return the sums of some numbers over all processes, in double precision."""

@@ -30,7 +30,7 @@ from sfumato.training.errors import Errors, measure
 from sfumato.training.gradients import backward, skin, weights
 from sfumato.training.log import NAME as LOG
 from sfumato.training.log import Log, read_log
-from sfumato.training.optim import clip, follow, optimizer, rate
+from sfumato.training.optim import AdamW, Flat, clip, follow, rate
 from sfumato.training.progress import Clock, Progress
 from sfumato.training.settings import TrainSettings
 from sfumato.training.stages import Stage
@@ -85,7 +85,8 @@ class _Run:
 
     model: Network
     average: Network
-    optimizer: torch.optim.AdamW
+    averages: torch.Tensor
+    optimizer: AdamW
     batches: Batches
     held_out: Batches | None
     errors: Errors | None = None
@@ -151,7 +152,8 @@ class _Run:
             self.model.load_state_dict(new | {k: v for k, v in before.state_dict().items() if k in new})
         self.model.to(self.group.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        self.optimizer = optimizer(self.model, settings, stage.lr)
+        self.averages = Flat(self.average).weights
+        self.optimizer = AdamW(self.model, settings, stage.lr)
         train, held_out = self.loaders.pop(0)
         assert train is not None
         self.batches = Batches(train, settings, stage, skin(stage))
@@ -273,20 +275,14 @@ class _Run:
     def step(self, share: Whole, samples: list[Sample], asked: bool) -> tuple[dict[str, float], bool]:
         """Improve the weights once; return the terms of the loss, and whether any process is to stop."""
         lr = rate(self.stage, self.part())
-        for part in self.optimizer.param_groups:
-            part["lr"] = lr
         found = self.gradient(share, samples)
-        parameters = list(self.model.parameters())
-        for weight in parameters:
-            if weight.grad is None:  # a head that this batch, or this process, has no use for
-                weight.grad = torch.zeros_like(weight)
-        gradients = [weight.grad for weight in parameters if weight.grad is not None]
-        *values, wish = self.group.add_up(gradients, [*found.values(), float(asked)])
-        norm = clip(parameters, self.settings.clip)
+        gradient = self.optimizer.gradient
+        *values, wish = self.group.add_up(gradient, [*found.values(), float(asked)])
+        norm = clip(gradient, self.settings.clip)
         if not np.isfinite([norm, *values]).all():
             self.diverged(share, dict(zip(found, values)), norm)
-        self.optimizer.step()
-        follow(self.average, self.model, self.settings.ema, self.progress.done)
+        self.optimizer.step(lr)
+        follow(self.averages, self.optimizer.weights, self.settings.ema, self.progress.done)
         return dict(zip(found, values)), wish > 0
 
     def gradient(self, share: Whole, samples: list[Sample]) -> dict[str, float]:

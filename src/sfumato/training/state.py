@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from sfumato.files import open_to_lock, remove_leftovers, write_bytes
+from sfumato.models.mindscaip.native import build_name
 from sfumato.training.distributed import Group
 from sfumato.training.progress import Progress
 from sfumato.training.settings import TrainSettings
@@ -52,6 +53,7 @@ def circumstances(settings: TrainSettings, data: str, group: Group) -> dict[str,
     }
     if group.device.type == "cpu":
         found |= {"threads": torch.get_num_threads(), "processor": torch.backends.cpu.get_cpu_capability()}
+        found["core"] = build_name()
     return found
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,16 +87,32 @@ class CompiledTape(Tape):
             gradient = e.learn(scale * energy.double()[e.topology.system], moves, strain)
         finally:
             e.close()
-        start = 0
-        for weight in model.parameters():
-            part = gradient[start : start + weight.numel()].view_as(weight)
-            start += weight.numel()
-            if not weight.requires_grad:
-                continue
-            if weight.grad is None:
-                weight.grad = part
-            else:
-                weight.grad += part
+        add_gradient(list(model.parameters()), gradient)
+
+
+def add_gradient(weights: Sequence[Tensor], gradient: Tensor) -> None:
+    """Add to the gradients of weights what lies one after the other in (P,) an array.
+
+    Where they lie so themselves, this is one sum.
+    """
+    whole = None if weights[0].grad is None else weights[0].grad._base
+    starts = np.cumsum([0, *(weight.numel() for weight in weights)]).tolist()
+    together = whole is not None and whole.shape == gradient.shape
+    if together and all(
+        weight.grad is not None and weight.grad._base is whole and weight.grad.storage_offset() == start
+        for weight, start in zip(weights, starts)
+    ):
+        assert whole is not None
+        whole += gradient
+        return
+    for weight, start, stop in zip(weights, starts, starts[1:]):
+        part = gradient[start:stop].view_as(weight)
+        if not weight.requires_grad:
+            continue
+        if weight.grad is None:
+            weight.grad = part
+        else:
+            weight.grad += part
 
 
 def _output(parts: Parts, evaluation: Evaluation, dtype: torch.dtype, stress: bool, learn: bool) -> Output:
