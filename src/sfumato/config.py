@@ -21,6 +21,9 @@ LARGEST = 1 << 20
 MOST_VALUES = 100_000
 """Values in a file of settings, each alias counted with all that it stands for."""
 
+WORDS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+"""How YAML tags the keys of groups."""
+
 
 class Settings(BaseModel):
     """Frozen; numbers are finite; an unknown key, at any depth, is an error that names the nearest one."""
@@ -89,20 +92,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ValueError: no such file, one that is not YAML or not a mapping, a key that is not a word or stated
             twice, or more values than any settings have; names the file.
     """
-    import yaml
 
     path = Path(path)
     try:
         if path.is_file() and path.stat().st_size > LARGEST:
             raise ValueError(f"{path}: settings have at most {LARGEST} bytes")
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        try:
-            node = loader.get_single_node()
-            _require_sound(node, {})
-            values = {} if node is None else loader.construct_document(node)
-        finally:
-            loader.dispose()
-    except (OSError, UnicodeError, yaml.YAMLError, RecursionError) as error:
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError) as error:
         raise ValueError(f"{path}: cannot be read as YAML: {error}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
@@ -110,10 +106,28 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected key: value lines, got a {type(values).__name__}")
-    for key in values:
-        if not isinstance(key, str):
-            raise ValueError(f"{path}: the key {_shown(key)} is not a word")
     return values
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what a text says in YAML.
+
+    Raises:
+        ValueError: it is not YAML, has a key that is not a word or stated twice, or more values than any
+            settings have; says in which line.
+    """
+    import yaml
+
+    try:
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            _require_sound(node, {})
+            return None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"cannot be read as YAML: {error}") from None
 
 
 def _require_sound(node: Any, sizes: dict[int, int]) -> int:
@@ -134,9 +148,14 @@ def _require_sound(node: Any, sizes: dict[int, int]) -> int:
     sizes[id(node)] = 0
     where = f"line {node.start_mark.line + 1}"
     if isinstance(node, yaml.MappingNode):
-        words = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise ValueError(f"{where}: a key is a list or a group, not a word")
+            if key.tag not in WORDS:
+                raise ValueError(f"{where}: the key {key.value[:60]} is not a word")
+        words = Counter(key.value for key, _ in node.value)
         if words and (most := words.most_common(1)[0])[1] > 1:
-            raise ValueError(f"{where}: the key {most[0][1]!r} is stated twice")
+            raise ValueError(f"{where}: the key {most[0]!r} is stated twice")
         inside = [part for pair in node.value for part in pair]
     else:
         inside = node.value

@@ -11,7 +11,6 @@ import importlib
 import os
 import pkgutil
 import re
-import resource
 import shutil
 import signal
 import sys
@@ -20,6 +19,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +34,11 @@ SECONDS = 60
 MEMORY = 1.5e9
 """Bytes a process may hold."""
 
-RESERVE = 4 << 30
-"""Bytes that a process may reserve beyond what it begins with, so that the machine survives."""
+TOO_MUCH = 2.5e9
+"""Bytes at which a process is ended, so that the machine survives."""
+
+LOOK_SECONDS = 0.02
+"""How often what a process holds is looked at."""
 
 CODES = {0, 1, 2, 3, 141}
 """With which a command may end."""
@@ -71,14 +74,14 @@ class Outcome:
         """Say what is wrong with this end; nothing if it is a proper one."""
         if self.code == -signal.SIGALRM:
             return f"hangs for {SECONDS} s"
+        if self.memory > MEMORY:
+            return f"takes {self.memory / 1e9:.1f} GB"
         if self.code < 0:
             return f"killed by {signal.Signals(-self.code).name}"
         if self.code == CRASHED or "Traceback (most recent call last)" in self.said:
             return "traceback"
         if self.code not in CODES:
             return f"exit code {self.code}"
-        if self.memory > MEMORY or "MemoryError" in self.said or "Unable to allocate" in self.said:
-            return f"takes {self.memory / 1e9:.1f} GB"
         if len(self.said) > 20_000:
             return f"says {len(self.said)} letters"
         if self.case.sealed and self.way == "flip" and self.code != 2 and self.result != sound.result:
@@ -123,7 +126,15 @@ def _in_a_process(work: Callable[[], int], folder: Path, said: Path) -> tuple[in
     pid = os.fork()
     if pid == 0:
         _be_the_child(work, folder, said)
-    _, status, usage = os.wait4(pid, 0)
+    ended, page = 0, os.sysconf("SC_PAGE_SIZE")
+    while not ended:
+        ended, status, usage = os.wait4(pid, os.WNOHANG)
+        if ended:
+            break
+        with suppress(OSError, IndexError):
+            if int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page > TOO_MUCH:
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(LOOK_SECONDS)
     code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
     return code, 1024.0 * usage.ru_maxrss
 
@@ -134,10 +145,9 @@ def _be_the_child(work: Callable[[], int], folder: Path, said: Path) -> None:
         handle = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         os.chdir(folder)
         os.environ["SFUMATO_CACHE"] = str(folder / "cache")
-        held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (held + RESERVE, held + RESERVE))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(SECONDS)
         code = work()

@@ -29,6 +29,9 @@ from tests.hostile.inputs import ETHANE, SOURCE
 KILLS = 20
 SIGNALS = (signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGINT)
 MARK = "SFUMATO_TEST_KILLS"
+TORCH = "tmp/torchinductor_"
+"""What torch keeps in the place for temporary files, for all that come later."""
+
 RELEASED = SHARED / "data" / "bsct-spice.tar.zst"
 
 CALCULATOR = """
@@ -217,7 +220,21 @@ def start(long: Long, folder: Path) -> subprocess.Popen[bytes]:
     }
     words = [str(Path(sys.executable).parent / "sfumato"), *long.words]
     with (folder / "said").open("ab") as said:
-        return subprocess.Popen(words, cwd=folder, env=environment, stdout=said, stderr=said)
+        return subprocess.Popen(
+            words,
+            cwd=folder,
+            env=environment,
+            stdout=said,
+            stderr=said,
+            preexec_fn=_take_signals,  # noqa: PLW1509 (this process has one thread)
+        )
+
+
+def _take_signals() -> None:
+    """Undo what a shell does to processes in the background."""
+    for number in SIGNALS:
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def finish(long: Long, folder: Path) -> float:
@@ -236,10 +253,9 @@ def finish(long: Long, folder: Path) -> float:
 
 def leftovers(folder: Path) -> list[str]:
     """Return the temporary files and folders of Sfumato, and whatever else lies in the temporary folder."""
-    parts = [str(path.relative_to(folder)) for path in folder.rglob("*.part")]
-    return parts + [
-        f"tmp/{path.name}" for path in (folder / "tmp").iterdir() if f"tmp/{path.name}" not in parts
-    ]
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*.part")}
+    found |= {f"tmp/{path.name}" for path in (folder / "tmp").iterdir()}
+    return sorted(name for name in found if not name.startswith(TORCH))
 
 
 def living(folder: Path) -> list[int]:

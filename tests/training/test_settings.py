@@ -10,6 +10,7 @@ from sfumato.training.optim import rate
 from sfumato.training.settings import TrainSettings, read_run
 from sfumato.training.stages import Stage
 from tests import ROOT
+from tests import made_training as made
 
 RECIPES = sorted((ROOT / "examples" / "configs").glob("*.yaml"))
 
@@ -190,3 +191,13 @@ def test_mptrj_recipes_are_table_7(name):
     assert first.loss.model_dump() == {"energy": 1, "forces": 2, "stress": 10}
     assert second.loss.model_dump() == {"energy": 1, "forces": 4, "stress": 10}
     assert run.model.graph.rank == "sigmoid"
+
+
+@pytest.mark.parametrize(
+    "value", ["{1: 2}", "[&a [*a]]", "{a: 1, a: 2}", "[" * 5000, "!!python/name:os.system"]
+)
+def test_a_value_on_the_command_line_is_as_bounded_as_a_file(tmp_path, value):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(made.settings("f.h5").model_dump(mode="json")))
+    with pytest.raises(ValueError, match=r"--set model=.*: the value: "):
+        read_run(path, [f"model={value}"])

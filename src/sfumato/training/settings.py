@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from sfumato.config import Settings, explained, read_yaml
+from sfumato.config import Settings, explained, parse_yaml, read_yaml
 from sfumato.datasets.loader import LoaderSettings
 from sfumato.models.config import NetworkConfig
 from sfumato.models.families import read_config, stated_architecture
@@ -200,8 +200,6 @@ def read_run(path: str | Path, changes: Sequence[str] = ()) -> TrainSettings:
 
 def _change(values: dict[str, Any], change: str) -> None:
     """Put a value in its place, making groups that are not there."""
-    import yaml
-
     key, equals, text = change.partition("=")
     *way, last = key.split(".")
     if not equals or not all((*way, last)):
@@ -214,9 +212,9 @@ def _change(values: dict[str, Any], change: str) -> None:
     if not isinstance(inner, dict):
         raise ValueError(f"--set {change}: {'.'.join(way)} is not a group of settings")
     try:
-        inner[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"--set {change}: the value is not YAML: {error}") from None
+        inner[last] = parse_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"--set {change}: the value: {error}") from None
 
 
 def _inside(group: Any, word: str, change: str) -> Any:
