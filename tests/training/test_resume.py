@@ -268,7 +268,7 @@ def test_a_stop_at_an_evaluation_is_written_down_before_it(data, whole, tmp_path
                 go(settings, folder)
         assert state(folder)["progress"]["total"] == place
         log = Log(folder, write=True)
-        log.add("validation", place, loss=1.0, seconds=1.0)  # as if it had been killed after these
+        log.add("validation", place, loss=1.0, seconds=1.0, frames=6)  # as if it had been killed after these
         log.add("train", place, energy=1.0, seconds=1.0)
         assert go(settings, folder).finished
         assert same(state(whole), state(folder)), place
