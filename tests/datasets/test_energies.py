@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from sfumato.datasets import energies
-from sfumato.datasets.energies import AtomEnergies, compositions, fit_atom_energies, isolated_atoms
+from sfumato.datasets.energies import (
+    AtomEnergies,
+    compositions,
+    fit_atom_energies,
+    isolated_atoms,
+    lone_energies,
+)
 from sfumato.datasets.loader import rows_of
 from sfumato.datasets.sources import SourceSettings
 from sfumato.frames import Category, FrameSet
@@ -149,3 +155,15 @@ def test_isolated_atoms(tmp_path: Path) -> None:
     atoms = isolated_atoms(tmp_path / "a.xyz", source())
     assert atoms.energy == pytest.approx({1: -0.5 * HARTREE, 8: -75 * HARTREE})
     assert atoms.origin == "isolated atoms of a.xyz"
+
+
+def test_lone_energies_of_many_frames_of_one_molecule() -> None:
+    # A tenth of the frames may be lone: 60,000 places, which are not all looked at.
+    energy = np.random.default_rng(0).normal(size=300_000)
+    groups, largest = np.zeros(300_000, dtype=np.int64), np.ones(300_000)
+    assert lone_energies(groups, energy, largest)[0].tolist() == []
+    energy[77] = -300.0
+    frames, gap = lone_energies(groups, energy, largest)
+    assert (frames.tolist(), gap) == ([77], pytest.approx(296, abs=2))
+    largest[77] = 10.0  # a force explains it
+    assert lone_energies(groups, energy, largest)[0].tolist() == []

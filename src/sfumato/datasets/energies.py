@@ -224,7 +224,8 @@ def lone_energies(groups: Ints, energy: Floats, largest: Floats) -> tuple[Ints, 
             continue
         values = energy[frames]
         gaps = np.diff(values)
-        for k in (*range(few), *range(len(gaps) - few, len(gaps))):
+        wide = np.flatnonzero(gaps > LONE_GAP)
+        for k in wide[(wide < few) | (wide >= len(gaps) - few)].tolist():
             below = k < len(gaps) / 2
             rest = values[-1] - values[k + 1] if below else values[k] - values[0]
             lone, others = (frames[: k + 1], frames[k + 1 :])[:: 1 if below else -1]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,9 @@ from sfumato.units import HARTREE
 
 CHUNK = 1024
 """Frames in memory at once."""
+
+PAIRS_AT_ONCE = 100_000
+"""Distances in memory at once."""
 
 CLASH = 0.45
 """times the sum of covalent radii: atoms closer than this clash; bond scans are compressed to 0.5."""
@@ -85,11 +90,11 @@ def _summary_of(batch: Batch, labels: Prediction, atom_energies: AtomEnergies) -
     z = batch.numbers.astype(float)
     # Of a neutral atom, within 1 % from carbon on: Thomas–Fermi with corrections, Schwinger 1981.
     atom = HARTREE * (-0.768745 * z ** (7 / 3) + 0.5 * z**2 - 0.269900 * z ** (5 / 3))
-    keys, exact, composition = zip(*(_hashes(batch, k) for k in range(s)))
+    keys, exact, composition = _hashes(batch)
     return Summary(
-        keys=np.array(keys, dtype=np.int64),
-        exact=np.array(exact, dtype=np.int64),
-        composition=np.array(composition, dtype=np.int64),
+        keys=keys,
+        exact=exact,
+        composition=composition,
         invariants=invariants(batch),
         reach=reach(batch),
         energy=labels.energy,
@@ -106,18 +111,26 @@ def _summary_of(batch: Batch, labels: Prediction, atom_energies: AtomEnergies) -
     )
 
 
-def _hashes(batch: Batch, k: int) -> tuple[int, int, int]:
-    """Return a number for the atoms in order, one for the whole structure, one for its composition."""
-    atoms = slice(batch.offsets[k], batch.offsets[k + 1])
-    kind = hashlib.blake2b(digest_size=8)
-    for part in (batch.numbers[atoms], batch.pbc[k], batch.charge[k], batch.multiplicity[k]):
-        kind.update(np.ascontiguousarray(part).tobytes())
-    whole = kind.copy()
-    for part in (batch.positions[atoms], batch.cell[k]):
-        whole.update(np.ascontiguousarray(part).tobytes())
-    content = hashlib.blake2b(np.sort(batch.numbers[atoms]).tobytes(), digest_size=8)
-    first, second, third = (int.from_bytes(h.digest(), "little", signed=True) for h in (kind, whole, content))
-    return first, second, third
+def _hashes(batch: Batch) -> Ints:
+    """Return (3, S) numbers: of the atoms in order, of the whole structure, of its composition."""
+    numbers, positions = (np.ascontiguousarray(x).tobytes() for x in (batch.numbers, batch.positions))
+    kinds = [np.ascontiguousarray(x).tobytes() for x in (batch.pbc, batch.charge, batch.multiplicity)]
+    cells, sizes = np.ascontiguousarray(batch.cell).tobytes(), (3, 8, 8)
+    known: dict[bytes, tuple[Any, bytes, bytes]] = {}
+    found = []
+    for k, (start, stop) in enumerate(pairwise(batch.offsets.tolist())):
+        kind = b"".join(
+            [numbers[8 * start : 8 * stop], *(x[n * k : n * k + n] for x, n in zip(kinds, sizes))]
+        )
+        if kind not in known:  # trajectories have the same atoms over and over
+            sha, content = hashlib.blake2b(kind, digest_size=8), np.sort(batch.numbers[start:stop]).tobytes()
+            known[kind] = sha, sha.digest(), hashlib.blake2b(content, digest_size=8).digest()
+        sha, atoms, composition = known[kind]
+        whole = sha.copy()
+        whole.update(positions[24 * start : 24 * stop])
+        whole.update(cells[72 * k : 72 * k + 72])
+        found.append(atoms + whole.digest() + composition)
+    return np.frombuffer(b"".join(found), dtype="<i8").reshape(-1, 3).T.astype(np.int64)
 
 
 def radius_ratios(batch: Batch, cutoffs: Floats) -> tuple[Ints, Floats]:
@@ -136,13 +149,17 @@ def _closest(batch: Batch) -> Floats:
 
     found = np.ones(len(batch))
     small, rest, _ = small_molecules(batch)
-    for k in small.tolist():
-        atoms = slice(batch.offsets[k], batch.offsets[k + 1])
-        x, radii = batch.positions[atoms], covalent_radii[batch.numbers[atoms]]
-        apart = x[:, None] - x[None]
-        ratio = np.sqrt(np.einsum("ijk,ijk->ij", apart, apart)) / (radii[:, None] + radii)
-        np.fill_diagonal(ratio, 1.0)
-        found[k] = ratio.min(initial=1.0)
+    sizes = np.diff(batch.offsets)[small]
+    for n in np.unique(sizes[sizes > 1]).tolist():
+        frames = small[sizes == n]
+        for some in np.split(
+            frames, range(PAIRS_AT_ONCE // n**2 + 1, len(frames), PAIRS_AT_ONCE // n**2 + 1)
+        ):
+            atoms = batch.offsets[some][:, None] + np.arange(n)
+            x, radii = batch.positions[atoms], covalent_radii[batch.numbers[atoms]]
+            i, j = np.triu_indices(n, 1)
+            ratio = np.sqrt(((x[:, i] - x[:, j]) ** 2).sum(axis=2)) / (radii[:, i] + radii[:, j])
+            found[some] = ratio.min(axis=1)
     if len(rest):
         widest = np.full(len(rest), 0.3)
         np.maximum.at(widest, rest.index, covalent_radii[rest.numbers])
