@@ -77,7 +77,7 @@ def run_protocol(protocol: Protocol, options: RunOptions) -> int:
     result = _run(protocol, options)
     others, unread = load_others(options.out or result.folder, result)
     _say_verdicts([result, *others])
-    say(protocol.tables(result))
+    _say_run(result)
     for reason in unread:
         say(f"not part of the verdict: {reason}")
     for name, reason in result.stopped.items():
@@ -86,6 +86,12 @@ def run_protocol(protocol: Protocol, options: RunOptions) -> int:
     if options.json:
         write_json(options.json, result.as_json(others))
     return DONE if result.complete else PARTIAL
+
+
+def _say_run(run: Run) -> None:
+    say(run.protocol.tables(run))
+    for line in run.remarks:
+        say(f"warning: {line}")
 
 
 def _say_verdicts(runs: Sequence[Run]) -> None:
@@ -170,7 +176,7 @@ def report(
     everything = list(runs.values())
     _say_verdicts(everything)
     for run in everything:
-        say(run.protocol.tables(run))
+        _say_run(run)
     pages = [*report_pages(everything), *curves]
     if table:
         _write_table(everything, table, paths)
@@ -213,7 +219,7 @@ def demo(*, out: Annotated[Path, Parameter(help="Folder for records and report."
     options = options_of(protocol.settings, RunOptions)
     result = _run(protocol, options(model=list(DEMO_MODELS), out=out, workers=2))  # type: ignore[arg-type]
     _say_verdicts([result])
-    say(protocol.tables(result))
+    _say_run(result)
     written = write_report(report_pages([result]), out / "report.html")
     say(f"\nOpen this file in a browser: {written.resolve()}")
     return DONE if result.complete else PARTIAL

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from sfumato.potentials.specs import CONTROLS, RENAMED
+from sfumato.protocols import charges
 from sfumato.protocols.verdict import Answer, Said, Verdict
 
 if TYPE_CHECKING:
@@ -187,6 +188,12 @@ class Run:
         """Whether every item of every model came out well."""
         return all(n == total for n, total in (model.coverage for model in self.models.values()))
 
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the numbers must know besides them; sentences without their full stops."""
+        models = self.manifest["models"]
+        return charges.remarks({name: models.get(name, {}) for name in self.models})
+
     def identity_of(self, name: str) -> str:
         """Return the hash of the potential of this name."""
         return str(self.manifest["models"].get(name, {}).get("identity", ""))
@@ -241,6 +248,8 @@ class Run:
     def _model_json(self, name: str, others: Sequence[Run]) -> dict[str, Any]:
         p, verdict = self.protocol, self.verdict(name, others)
         judged = {"verdict": verdict.as_json()} if verdict.said else {}
+        entry = self.manifest["models"].get(name, {})
+        judged |= {key: entry[key] for key in (charges.IGNORED,) if key in entry}
         return p.model_json(self, name) | judged | {"settings": p.settings_json(self.settings[name])}
 
     def __repr__(self) -> str:

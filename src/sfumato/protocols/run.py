@@ -21,6 +21,7 @@ from sfumato.jobs.models import Model, resolved
 from sfumato.jobs.perform import Way, by_job, perform, recorded
 from sfumato.potentials.potential import Potential
 from sfumato.potentials.specs import ModelSpec
+from sfumato.protocols import charges
 from sfumato.protocols.protocol import Protocol, Result, Run
 from sfumato.protocols.table import find_protocol
 
@@ -71,11 +72,15 @@ def run(
     results, stopped = {}, {}
     for model in chosen:
         identity, tasks = model.potential.identity, planned[model.name]
+        abilities = model.potential.abilities
         try:
-            records = perform(tasks, model, folder, way)
+            records = perform([*tasks, *charges.probes(tasks, abilities)], model, folder, way)
         except SameFailureError as error:  # the other models may do better
             stopped[model.name] = str(error)
             records = recorded(tasks, model.name, identity, folder)
+        if found := charges.ignored(tasks, abilities, records, identity):
+            manifest["models"][model.name][charges.IGNORED] = found
+            folder.begin(manifest, p.reads)
         results[model.name] = p.analyse(data, records, model.name, identity, own[model.name])
     return Run(p, data, results, own, folder.manifest(), folder.path, stopped)
 

@@ -256,6 +256,11 @@ def metric_definitions(metrics: Iterable[Metric], more: Iterable[tuple[str, str]
     return definitions([*named, *more])
 
 
+def warning_lines(lines: Iterable[str]) -> str:
+    """Return sentences, not escaped, without their full stops, that a reader must not overlook."""
+    return "".join(f'<p class="bad"><b>{escape(line)}.</b></p>' for line in lines)
+
+
 def failure_list(groups: Sequence[Failures], unit: str) -> str:
     """Return what does not count and why, by model and reason, as a table.
 

@@ -38,6 +38,7 @@ from sfumato.report.html import (
     provenance_block,
     table,
     take_title,
+    warning_lines,
     words_cell,
 )
 from sfumato.report.numbers import interval, mean, number, p_value
@@ -216,6 +217,7 @@ def _run_section(run: Run, key: str, title: str, figures: Figures) -> str:
     measured = any(model.coverage[0] for model in run.models.values())
     parts = [
         f'<section id="{key}"><h2>{escape(title)}</h2>',
+        warning_lines(run.remarks),
         f'<div class="lead"><ul>{"".join(f"<li>{_prose(s)}</li>" for s in summary(run))}</ul></div>',
         "<h3>Models</h3>",
         _model_table(run, HEADLINE),

@@ -29,6 +29,7 @@ from sfumato.report.html import (
     metric_heading,
     provenance_block,
     table,
+    warning_lines,
     words_cell,
 )
 from sfumato.report.tables import settings_by_model, settings_note
@@ -69,7 +70,7 @@ def _run_section(run: Run, key: str, figures: list[tuple[str, Figure]]) -> list[
     names = subsets_of(run)
     by_subset = ["<h2>By subset</h2>", _by_subset(run, names)] if len(names) > 1 else []
     return [
-        *(f'<p class="bad"><b>{escape(line)}.</b></p>' for line in warnings(run)),
+        warning_lines([*warnings(run), *run.remarks]),
         "<h2>All frames</h2>",
         _all_frames(run) if run.models else "",
         "<h2>Frames that do not count</h2>",
