@@ -25,7 +25,9 @@ lint: install
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml
+CORE := $(wildcard src/sfumato/models/mindscaip/native/*.h src/sfumato/models/mindscaip/native/*.cpp)
+
+$(STAMP): pyproject.toml setup.py $(CORE)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sfumato needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install -q "$(TORCH)"

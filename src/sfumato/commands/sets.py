@@ -135,10 +135,13 @@ def _files(given: list[str]) -> str | dict[str, str]:
 
 def list_names() -> int:
     """Show the models, protocols and data sets that can be named."""
+    from sfumato.models.mindscaip.native import build_name
     from sfumato.potentials.specs import describe
     from sfumato.protocols.table import PROTOCOLS
     from sfumato.report.tables import rows_table
 
     say(rows_table(("model", "what", "needs"), describe()))
     say(rows_table(("protocol", "what"), [(p.name, p.summary) for p in PROTOCOLS.values()]))
+    built = build_name() or "not built: there was no compiler when sfumato was installed; torch does its work"
+    say(f"compiled core of MinDScAIP: {built}")
     return data_list()

@@ -141,7 +141,7 @@ class Network(nn.Module, ABC):
 
     @property
     def backend(self) -> str:
-        """What computes its energies and their slopes: "torch", or the name of a core of its own."""
+        """What computes its energies and their slopes: "torch", or "native", a compiled core of its own."""
         return "torch"
 
     @property

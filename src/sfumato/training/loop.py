@@ -112,8 +112,8 @@ class _Run:
         if found is None:
             if group.first:
                 write_text(folder / "settings.json", self.settings.model_dump_json(indent=1) + "\n")
-            self.log.add("start", 0, **self.data.facts(), **self.around)
             self.begin(None)
+            self.log.add("start", 0, **self.data.facts(), **self.around, backend=self.model.backend)
             self.save()
         elif self.progress.stage < len(self.settings.stages):
             self.resume(found[1])
@@ -389,7 +389,7 @@ class _Run:
         p.stage_done()
         if p.stage < len(self.settings.stages):
             self.begin(self.average)
-            self.log.add("stage", p.total, name=self.stage.name)
+            self.log.add("stage", p.total, name=self.stage.name, backend=self.model.backend)
         else:
             self.log.add("end", p.total, seconds=p.seconds, cpu=p.cpu)
         self.save()
