@@ -19,9 +19,10 @@ from cyclopts import App
 
 from sfumato.datasets import named as datasets
 from sfumato.execution.pool import PoolSettings
+from sfumato.jobs.perform import Way
 from sfumato.potentials.specs import resolve
 from sfumato.protocols.bsct import analysis as bsct
-from sfumato.protocols.run import run_bsct
+from sfumato.protocols.run import run
 from sfumato.systems import Batch, ScanSet
 
 app = App(help=__doc__, help_format="plaintext")
@@ -36,12 +37,12 @@ def spread(values: list[float], unit: str = "") -> str:
 def analysis(*, data: str = "bsct-spice", model: str = "morse", repeats: int = 3) -> None:
     """Load and analyse every scan from its records, in a fresh process on one core."""
     with tempfile.TemporaryDirectory() as folder:
-        run = run_bsct([model], data, out=Path(folder))
-        frames = sum(len(scan) for scan in run.scan_set)
+        found = run("bsct", [model], data, out=Path(folder))
+        frames = sum(len(scan) for scan in found.data)
         code = (
             "import time; t = time.perf_counter()\n"
-            "from pathlib import Path; from sfumato.protocols.run import load_bsct\n"
-            f"run = load_bsct(Path({folder!r})); u = time.perf_counter()\n"
+            "from sfumato.protocols.run import load_run\n"
+            f"run = load_run({folder!r}); u = time.perf_counter()\n"
             "run.as_json(); v = time.perf_counter(); print(u - t, v - t)"
         )
         timed = [
@@ -49,7 +50,7 @@ def analysis(*, data: str = "bsct-spice", model: str = "morse", repeats: int = 3
             for _ in range(repeats)
         ]
         loads, totals = zip(*([float(word) for word in t.stdout.split()] for t in timed), strict=True)
-    print(f"{len(run.scan_set)} scans, {frames} frames")
+    print(f"{len(found.data)} scans, {frames} frames")
     print(f"load and analyse:              {spread(list(loads), ' s')}")
     print(f"and all bootstrap intervals:   {spread(list(totals), ' s')}")
 
@@ -73,7 +74,7 @@ def overhead(*, data: str = "bsct-mini", scans: int = 9, model: str = "gfn2-xtb"
     def harness(workers: int) -> float:
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            run_bsct([model], chosen, out=Path(folder), pool=PoolSettings(workers))
+            run("bsct", [model], chosen, out=Path(folder), way=Way(pool=PoolSettings(workers)))
             return time.perf_counter() - start
 
     harness(0), bare()
