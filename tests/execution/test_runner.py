@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -232,7 +233,7 @@ def test_lost_is_what_the_pool_says_of_a_dead_worker(tmp_path):
 
 def test_quick_items_travel_together_and_slow_ones_alone():
     pace = Pace(1)
-    chunks = pace.chunks(items(*range(2000)))
+    chunks = pace.chunks(deque(items(*range(2000))))
     sizes = []
     for seconds in (0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 5.0, 0.0):
         sizes.append(len(next(chunks)))
@@ -241,13 +242,24 @@ def test_quick_items_travel_together_and_slow_ones_alone():
     for _ in range(9):
         pace.learn([ok("k", seconds=0.0)])
     assert len(next(chunks)) == 256
-    assert len(next(Pace(32).chunks(items(*range(100))))) == 32
+    assert len(next(Pace(32).chunks(deque(items(*range(100)))))) == 32
+
+
+def test_items_of_a_chunk_are_of_one_kind():
+    some = deque(Item(str(k), k, kind) for k, kind in enumerate("aaabbaaaac"))
+    assert [[item.kind for item in chunk] for chunk in Pace(3).chunks(some)] == [
+        ["a", "a", "a"],
+        ["b", "b"],
+        ["a", "a", "a"],
+        ["a"],
+        ["c"],
+    ]
 
 
 def test_a_quick_failure_says_nothing_about_how_long_items_take():
     pace = Pace(1)
     pace.learn([failed("k", "no such element", seconds=0.0)])
-    assert len(next(pace.chunks(items(1, 2, 3)))) == 1
+    assert len(next(pace.chunks(deque(items(1, 2, 3))))) == 1
 
 
 def test_the_tally_estimates_from_this_runs_rate_alone():

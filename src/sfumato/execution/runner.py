@@ -11,7 +11,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from types import FrameType
 from typing import Any
 
@@ -50,10 +49,17 @@ SAME_FAILURES = 20
 
 @dataclass(frozen=True)
 class Item:
-    """One unit of work and of record: `key` is the hash of everything that decides its result."""
+    """One unit of work and of record.
+
+    Args:
+        key: the hash of everything that decides its result.
+        payload: what a worker gets.
+        kind: of work; items of one chunk are of one kind.
+    """
 
     key: str
     payload: Any
+    kind: str = ""
 
 
 Chunk = tuple[Item, ...]
@@ -238,7 +244,7 @@ class _Tasks:
         self.undone: list[Item] = []
         self.last_loss = ""
         self._todo = deque(todo)
-        self._fresh = pace.chunks(self._next_items())
+        self._fresh = pace.chunks(self._todo)
         self._again: deque[Chunk] = deque()
         self._losses: Counter[tuple[str, str]] = Counter()
 
@@ -252,10 +258,6 @@ class _Tasks:
             return self._again.popleft()
         raise StopIteration  # for now: a chunk in flight may be lost and come back
 
-    def _next_items(self) -> Iterator[Item]:
-        while self._todo:
-            yield self._todo.popleft()
-
     @property
     def left(self) -> bool:
         """Whether there are items that were not handed out yet."""
@@ -266,7 +268,8 @@ class _Tasks:
         items = list(self._todo)
         picked = {k * len(items) // count for k in range(count)} if items else set()
         first = [items[k] for k in sorted(picked)]
-        self._todo = deque((*first, *(item for k, item in enumerate(items) if k not in picked)))
+        self._todo.clear()
+        self._todo.extend((*first, *(item for k, item in enumerate(items) if k not in picked)))
         return {item.key for item in first}
 
     def settle(self, chunk: Chunk, result: list[Record] | Lost) -> list[Record]:
@@ -365,8 +368,11 @@ class Pace:
             fitting = CHUNK_SECONDS / mean if mean > 0 else MAX_CHUNK
             self.size = int(min(fitting, MAX_CHUNK, 2 * max(self.least, self.size)))
 
-    def chunks(self, items: Iterable[Item]) -> Iterator[Chunk]:
-        """Cut items into chunks, each as large as the pace at that moment says."""
-        iterator = iter(items)
-        while chunk := tuple(islice(iterator, max(self.least, self.size))):
-            yield chunk
+    def chunks(self, items: deque[Item]) -> Iterator[Chunk]:
+        """Take chunks of one kind off the left of items, each as large as the pace at that moment says."""
+        while items:
+            chunk = [items.popleft()]
+            size = max(self.least, self.size)
+            while items and len(chunk) < size and items[0].kind == chunk[0].kind:
+                chunk.append(items.popleft())
+            yield tuple(chunk)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -91,16 +91,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Work:
-    """A job by one potential, as workers take it.
+    """Jobs by one potential, as workers take them.
 
     Args:
-        job: the job.
+        jobs: by `kind_of`, as items name them.
         model: resolved anew in each worker, on the worker's device; or a Potential for use in this process.
         identity: what the potential must be; a file that changed since the run began is an error.
         folder: see `Job.work_in`.
     """
 
-    job: Job
+    jobs: Mapping[str, Job]
     model: ModelSpec | Potential
     identity: str
     folder: Path
@@ -119,4 +119,13 @@ class Work:
             potential = replace(potential, device=device or potential.device).resolve()
         if potential.identity != self.identity:
             raise ValueError(f"{potential.name}: the model changed while the run was going; start it again")
-        return partial(self.job.work_in, potential, folder=self.folder)
+        return partial(self._work, potential)
+
+    def _work(self, potential: Potential, chunk: Chunk) -> list[Record]:
+        """Work on a chunk, whose items are of one kind."""
+        return self.jobs[chunk[0].kind].work_in(potential, chunk, self.folder)
+
+
+def kind_of(job: Job) -> str:
+    """Return what tells jobs of one name apart."""
+    return job.subject("").job

@@ -21,7 +21,7 @@ from sfumato.execution.records import (
 )
 from sfumato.execution.runner import Item, Watch, run, wanted
 from sfumato.jobs.frames import Subject
-from sfumato.jobs.job import Job, Task, Work
+from sfumato.jobs.job import Job, Task, Work, kind_of
 from sfumato.jobs.models import Model
 from sfumato.jobs.segments import SEGMENTS, followed, tidy
 
@@ -68,28 +68,27 @@ def perform(tasks: Iterable[Task], model: Model, folder: RunFolder, way: Way) ->
         Stopped: on Ctrl-C or SIGTERM; call again to continue.
     """
     identity = model.potential.identity
+    place = folder.work_path(model.name)
     records: dict[str, Record] = {}
-    renewed: set[Path] = set()
-    for job, some in by_job(tasks).items():
+    for jobs in _by_file(tasks).values():
+        first = next(iter(jobs))
         pool = replace(way.pool, devices=model.devices) if model.spec else HERE
-        path, place = folder.record_path(model.name, job.name), folder.work_path(model.name)
-        anew = way.fresh and path not in renewed  # jobs that differ in their settings share a file
-        renewed.add(path)
-        with folder.open(_header(job, model.name, identity), anew) as file:
-            _borrow(file, some, folder, model.name)
-            items, lost = _items(some, identity, records)
-            file.append(
-                record for record in lost if wanted(file.records.get(record["key"]), way.retry_failed)
-            )
+        with folder.open(_header(first, model.name, identity), way.fresh) as file:
+            items: list[Item] = []
+            for some in jobs.values():
+                _borrow(file, some, folder, model.name)
+                ready, lost = _items(some, identity, records)
+                items += ready
+                file.append(r for r in lost if wanted(file.records.get(r["key"]), way.retry_failed))
             segments = place / SEGMENTS
-            if anew:
+            if way.fresh:
                 shutil.rmtree(segments, ignore_errors=True)
             with way.watch(model.name) as callback, followed(segments, callback) as shown:
                 run(
-                    Work(job, model.spec or model.potential, identity, place),
+                    Work({kind_of(job): job for job in jobs}, model.spec or model.potential, identity, place),
                     items,
                     file,
-                    chunk=job.together(model.potential),
+                    chunk=max(job.together(model.potential) for job in jobs),
                     pool=pool,
                     retry_failed=way.retry_failed,
                     keep_going=way.keep_going,
@@ -100,6 +99,14 @@ def perform(tasks: Iterable[Task], model: Model, folder: RunFolder, way: Way) ->
     return records
 
 
+def _by_file(tasks: Iterable[Task]) -> dict[tuple[str, int], dict[Job, list[Task]]]:
+    """Return the tasks of each job, in order, by the file of their records: settings of a job share it."""
+    files: dict[tuple[str, int], dict[Job, list[Task]]] = {}
+    for job, some in by_job(tasks).items():
+        files.setdefault((job.name, job.version), {})[job] = some
+    return files
+
+
 def _items(tasks: Sequence[Task], identity: str, records: Records) -> tuple[list[Item], list[Record]]:
     """Return the items of tasks, prepared by what was done first, and records of those that cannot be."""
     items, lost = [], []
@@ -107,9 +114,9 @@ def _items(tasks: Sequence[Task], identity: str, records: Records) -> tuple[list
         key, first = task.key(identity), task.job.before(task.frame)
         before = records[first.key(identity)] if first else None
         if before is None:
-            items.append(Item(key, task.frame))
+            items.append(Item(key, task.frame, kind_of(task.job)))
         elif before["status"] == "ok":
-            items.append(Item(key, task.job.prepared(task.frame, before)))
+            items.append(Item(key, task.job.prepared(task.frame, before), kind_of(task.job)))
         else:
             lost.append(failed(key, before["reason"]))
     return items, lost

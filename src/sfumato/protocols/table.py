@@ -8,6 +8,7 @@ from typing import Any
 from sfumato.protocols.bsct import BSCT
 from sfumato.protocols.contract import ContractProtocol
 from sfumato.protocols.errors import Errors
+from sfumato.protocols.nve import NVE
 from sfumato.protocols.probes import Probes
 from sfumato.protocols.protocol import Protocol
 from sfumato.words import nearest
@@ -16,6 +17,7 @@ _ALL: tuple[Protocol, ...] = (
     ContractProtocol(),
     BSCT(),
     Errors(),
+    NVE(),
     Probes(),
 )
 
