@@ -59,6 +59,45 @@ def energy_errors(off: ArrayLike, atoms: ArrayLike, composition: ArrayLike) -> T
     }
 
 
+def element_energies(off: ArrayLike, counts: ArrayLike) -> Floats:
+    """Return the energy of each element that explains most of the energy errors: another zero of energy.
+
+    Least squares of Δ/N = Σ_e (n_e/N) ε_e over structures, so that large ones do not decide alone.
+
+    Args:
+        off: (S,) eV, predicted − reference; nan where there is no prediction.
+        counts: (S, E) atoms of each element.
+
+    Returns:
+        (E,) eV; the smallest solution where compositions do not tell elements apart. NaN where fewer than two
+        structures are known for each number that is fitted, which would explain anything.
+    """
+    off, counts = np.asarray(off, dtype=float), np.asarray(counts, dtype=float)
+    known = np.isfinite(off)
+    atoms = counts[known].sum(axis=1)
+    energies, _, rank, _ = np.linalg.lstsq(counts[known] / atoms[:, None], off[known] / atoms, rcond=None)
+    if known.sum() < 2 * rank or not known.any():
+        return np.full(counts.shape[1], np.nan)
+    return np.asarray(energies)
+
+
+def fitted_errors(off: ArrayLike, counts: ArrayLike) -> Table:
+    """Return what each structure adds to the error of energies after `element_energies` are taken off.
+
+    Args:
+        off: (S,) eV, predicted − reference; nan where there is no prediction.
+        counts: (S, E) atoms of each element.
+
+    Returns:
+        "fitted_energy_mae" in eV per atom; nothing counts where the fit does not exist. The interval of the
+        pooled number takes the fit as it is, so it is a little too narrow.
+    """
+    off, counts = np.asarray(off, dtype=float), np.asarray(counts, dtype=float)
+    left = (off - counts @ element_energies(off, counts)) / counts.sum(axis=1)
+    known = np.isfinite(left)
+    return {"fitted_energy_mae": (np.abs(np.where(known, left, 0.0)), known.astype(float))}
+
+
 def force_errors(predicted: ArrayLike, reference: ArrayLike, index: Ints, structures: int) -> Table:
     """Return what each structure adds to the errors of forces.
 

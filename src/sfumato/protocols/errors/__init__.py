@@ -58,8 +58,10 @@ class Errors(Protocol):
         return analysis.analyse(data, records, name, identity, settings)
 
     def facts(self, model: Model) -> dict[str, Any]:
-        """Keep on what a model was trained: the data set and its two splits; None if unknown."""
-        return {"training": training_facts(model.spec.spec) if model.spec else None}
+        """Keep on what a model was trained, None if unknown, and its level of theory, empty if unknown."""
+        training = training_facts(model.spec.spec) if model.spec else None
+        level = model.potential.abilities.level or (training or {}).get("level")
+        return {"training": training, "level": level or ""}
 
     def describe(self, data: FrameSet) -> dict[str, Any]:
         """See Protocol."""
@@ -83,7 +85,7 @@ class Errors(Protocol):
 
 
 def training_facts(spec: str) -> dict[str, str | None] | None:
-    """Return on what the model of a file was trained: the data set and its two splits; None if unknown."""
+    """Return on what the model of a file was trained: data set, level of theory, splits; None if unknown."""
     from sfumato.files import expanded
     from sfumato.models.checkpoint import SUFFIX, load_model
     from sfumato.potentials.specs import BUNDLED, DATA, NAMED
@@ -98,6 +100,7 @@ def training_facts(spec: str) -> dict[str, str | None] | None:
     data = facts.notes.get("settings", {}).get("data", {})
     return {
         "dataset_sha256": facts.dataset_sha256,
+        "level": facts.level,
         "train": data.get("train", "train"),
         "validation": data.get("validation", "val"),
     }

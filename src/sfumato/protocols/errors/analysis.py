@@ -17,11 +17,19 @@ from sfumato.frames import FrameSet
 from sfumato.jobs.evaluate import Evaluate
 from sfumato.jobs.frames import Frame
 from sfumato.jobs.job import Task
-from sfumato.metrics.errors import Table, by_magnitude, energy_errors, force_errors, pooled
+from sfumato.metrics.errors import (
+    Table,
+    by_magnitude,
+    element_energies,
+    energy_errors,
+    fitted_errors,
+    force_errors,
+    pooled,
+)
 from sfumato.metrics.stats import Estimate
 from sfumato.protocols.errors.settings import Settings
 from sfumato.protocols.protocol import Result
-from sfumato.systems import Floats, Ints
+from sfumato.systems import Floats, Ints, symbols
 from sfumato.words import plain
 
 ALL = "all"
@@ -133,6 +141,17 @@ class ModelErrors(Result):
         """(frames predicted, frames of the run)."""
         return int(np.isfinite(self.energy).sum()), len(self.energy)
 
+    @cached_property
+    def element_energies(self) -> dict[int, float]:
+        """Energy (eV) of each element, fitted to the errors; empty where frames do not tell them apart."""
+        counts = element_counts(self.frames)[np.isfinite(self.energy)]
+        there = np.flatnonzero(counts.any(axis=0))
+        if np.linalg.matrix_rank(counts[:, there]) < len(there):
+            return {}
+        off = (self.energy - self.frames.labels.energy)[np.isfinite(self.energy)]
+        fitted = element_energies(off, counts)[there]
+        return dict(zip(there.tolist(), fitted.tolist())) if np.isfinite(fitted).all() else {}
+
     def as_json(self) -> dict[str, Any]:
         """Return the numbers in JSON types; what there is not is null."""
         found: dict[str, Any] = plain(
@@ -150,6 +169,9 @@ class ModelErrors(Result):
                     {"from": low, "to": high, "force_mae": error, "atoms": atoms}
                     for low, high, error, atoms in self.magnitude
                 ],
+                "fitted_element_energies": {
+                    symbols([z]): energy for z, energy in self.element_energies.items()
+                },
                 "failed": [{"frame": frame, "reason": reason} for frame, reason in self.failed],
                 "not evaluated": self.missing,
             }
@@ -194,13 +216,22 @@ def analyse(
 def compare(frames: FrameSet, energy: Floats, forces: Floats) -> Table:
     """Return what each frame adds to the errors of energies and forces."""
     batch, labels = frames.batch, frames.labels
-    composition = np.zeros((len(batch), 119), dtype=np.int64)
-    np.add.at(composition, (batch.index, batch.numbers), 1)
-    _, code = np.unique(composition, axis=0, return_inverse=True)
+    counts = element_counts(frames)
+    _, code = np.unique(counts, axis=0, return_inverse=True)
     off = energy - labels.energy
-    return energy_errors(off, np.diff(batch.offsets), code.reshape(-1)) | force_errors(
-        forces, labels.forces, batch.index, len(batch)
-    )
+    return {
+        **energy_errors(off, np.diff(batch.offsets), code.reshape(-1)),
+        **fitted_errors(off, counts),
+        **force_errors(forces, labels.forces, batch.index, len(batch)),
+    }
+
+
+def element_counts(frames: FrameSet) -> Ints:
+    """Return (S, 119), how many atoms of each element every structure has."""
+    batch = frames.batch
+    counts = np.zeros((len(batch), 119), dtype=np.int64)
+    np.add.at(counts, (batch.index, batch.numbers), 1)
+    return counts
 
 
 def _rotation(

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sfumato.metrics.errors import element_energies
+from sfumato.protocols.errors.analysis import element_counts
+from sfumato.protocols.errors.tables import offset
 from sfumato.report.figures import GRAY, blank_figure, escaped, look_of
-from sfumato.systems import Floats
+from sfumato.systems import Floats, Ints
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -24,19 +27,32 @@ Points = dict[str, tuple[Floats, Floats]]
 
 
 def energy_parity(run: Run) -> Figure:
-    """Show predicted against reference energies, both from the mean reference of the composition."""
+    """Show predicted against reference energies, both from the mean reference of the composition.
+
+    Of a model with another zero of energy this is taken off first; its name says so.
+    """
     points: Points = {}
     for name, model in run.models.items():
-        batch, reference = model.frames.batch, model.frames.labels.energy
-        composition = np.zeros((len(batch), 119), dtype=np.int64)
-        np.add.at(composition, (batch.index, batch.numbers), 1)
-        _, code = np.unique(composition, axis=0, return_inverse=True)
+        reference, counts = model.frames.labels.energy, element_counts(model.frames)
+        _, code = np.unique(counts, axis=0, return_inverse=True)
         code = code.reshape(-1)
         zero = (np.bincount(code, reference) / np.bincount(code))[code]
-        atoms = np.diff(batch.offsets)
-        points[name] = (reference - zero) / atoms, (model.energy - zero) / atoms
+        atoms, shifted = counts.sum(axis=1), bool(offset(model))
+        predicted = model.energy - (_offsets(model.energy - reference, counts, code) if shifted else 0.0)
+        title = f"{name} (its zero taken off)" if shifted else name
+        points[title] = (reference - zero) / atoms, (predicted - zero) / atoms
     title = "Energies from the mean of their composition: the diagonal is right"
     return _parity(title, "energy, eV/atom", points)
+
+
+def _offsets(off: Floats, counts: Ints, code: Ints) -> Floats:
+    """Return (S,) eV that another zero of energy adds: by element, or by composition where that fails."""
+    fitted = element_energies(off, counts)
+    if np.isfinite(fitted).all():
+        return np.asarray(counts @ fitted)
+    known = np.isfinite(off)
+    sums = np.bincount(code, np.where(known, off, 0.0))
+    return np.asarray((sums / np.maximum(np.bincount(code, known), 1))[code])
 
 
 def force_parity(run: Run) -> Figure:

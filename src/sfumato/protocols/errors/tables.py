@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sfumato.protocols import errors
-from sfumato.report.numbers import Metric
+from sfumato.report.numbers import Metric, number
 from sfumato.report.tables import (
     Failures,
     coverage_cell,
@@ -20,6 +21,7 @@ from sfumato.report.tables import (
 from sfumato.report.tables import failure_table as failures_by_reason
 
 if TYPE_CHECKING:
+    from sfumato.protocols.errors.analysis import ModelErrors
     from sfumato.protocols.protocol import Run
 
 SHOWN_ELSEWHERE = ("split", "source")
@@ -40,7 +42,14 @@ METRICS = (
         "relative_energy_mae",
         "relative energy MAE",
         "meV/atom",
-        "The same, each ΔE from its mean over the composition: another zero of energy does not count.",
+        "Mean of |ΔE|/N, each ΔE from its mean over the composition: another zero of energy does not count.",
+    ),
+    _milli(
+        "fitted_energy_mae",
+        "fitted energy MAE",
+        "meV/atom",
+        "Mean of |ΔE|/N after one energy for each element, fitted to these very frames, is taken off: what "
+        "another zero of energy does not explain. It is not an error of the model as it is.",
     ),
     _milli("force_mae", "force MAE", "meV/Å", "Mean of |ΔF| over components."),
     _milli("force_rmse", "force RMSE", "meV/Å", "Root of the mean of ΔF² over components."),
@@ -59,6 +68,13 @@ METRICS = (
     ),
 )
 """Every number of a result."""
+
+NOT_STATED = "not stated"
+
+RAW, WITHOUT_ZERO = "energy_mae", ("fitted_energy_mae", "relative_energy_mae")
+
+LARGE, MINOR = 10.0, 0.1
+"""meV/atom of an energy error worth a word, and the share of it that is left if another zero explains it."""
 
 TITLES = {metric.key: metric for metric in METRICS}
 HEADLINE = ("energy_mae", "force_mae")
@@ -91,11 +107,55 @@ def subsets_of(run: Run) -> list[str]:
 
 
 def warnings(run: Run) -> list[str]:
-    """Return a line for each model whose errors say nothing about frames that it has not seen."""
-    return [
+    """Return what makes errors mean something else than they seem to: sentences without their full stops."""
+    seen = [
         f"{name} {what} (split {run.models[name].split}): its errors here are no test of it"
         for name, what in errors.seen(run).items()
     ]
+    levels = [line for name in run.models if (line := _other_level(run, name))]
+    return seen + levels + [line for model in run.models.values() if (line := offset(model))]
+
+
+def _other_level(run: Run, name: str) -> str:
+    """Return that a model and the labels are of different levels of theory, where both are stated."""
+    own = str(run.manifest["models"].get(name, {}).get("level") or "")
+    if not own or run.data.level == NOT_STATED or same_level(own, run.data.level):
+        return ""
+    return (
+        f"{name} is of the level of theory {own}, the labels are of {run.data.level}: the errors hold the "
+        "difference of the two"
+    )
+
+
+def same_level(one: str, other: str) -> bool:
+    """Return whether two levels of theory are written alike but for case, brackets, hyphens and blanks."""
+    first, second = (re.sub(r"[\s()\[\]_-]", "", level).lower() for level in (one, other))
+    return first == second
+
+
+def offset(model: ModelErrors) -> str:
+    """Return that most of a model's energy error is another zero of energy, where it is."""
+    numbers = {key: TITLES[key].of(model.subsets.get("all", {})) for key in (RAW, *WITHOUT_ZERO)}
+    raw = numbers[RAW]
+    if raw is None or raw.mean < LARGE:
+        return ""
+    left = [
+        (key, e)
+        for key in WITHOUT_ZERO
+        if (e := numbers[key]) is not None and 2 * e.n > raw.n and e.mean < MINOR * raw.mean
+    ]
+    if not left:
+        return ""
+    key, rest = left[0]
+    what = {
+        "fitted_energy_mae": "one energy for each element",
+        "relative_energy_mae": "one energy for each composition",
+    }
+    return (
+        f"{model.name}: nearly all of its energy MAE of {number(raw.mean)} meV/atom is {what[key]}, as with "
+        "another zero of energy or another level of theory; without it "
+        f"{number(rest.mean)} meV/atom are left ({TITLES[key].title})"
+    )
 
 
 def _by_subset(run: Run) -> RenderableType:
