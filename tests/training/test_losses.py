@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sfumato.datasets.loader import Loader
+from sfumato.datasets.named import load
 from sfumato.models.mindscaip.network import MinDScAIP
 from sfumato.models.network import Output
 from sfumato.training.batches import Batches
@@ -20,6 +21,7 @@ from sfumato.training.losses import (
     terms,
     vector_loss,
 )
+from sfumato.training.stages import Smoothness
 from tests import made_training as made
 
 
@@ -194,3 +196,20 @@ def test_smoothness_adds_a_penalty_on_a_stretched_bond(tmp_path):
     _, found = gradient(model, sample, stage)
     assert float(found["bend"]) > 0
     assert skin(stage) == pytest.approx(SKIN * 0.05)
+
+
+def test_the_default_floor_lets_reference_forces_pass():
+    """At most 1 in 10 scans of DFT bends faster within 0.2 Å of its minimum; a floor of 50 stops them all."""
+    default, free, stopped = Smoothness(weight=1.0).floor, [], []
+    for scan in load("bsct-medium"):
+        b, forces = scan.coordinate, torch.from_numpy(np.array(scan.forces))
+        step, near = float(np.median(np.diff(b))), np.abs(b - b[scan.energy.argmin()]) <= 0.2
+        middle = [k for k in np.flatnonzero(near).tolist() if 0 < k < len(b) - 1]
+        for floor, found in ((default, free), (50.0, stopped)):
+            bends = [
+                float(bend_penalty(forces[k - 1], forces[k], forces[k + 1], step, floor, len(forces[k])))
+                for k in middle
+            ]
+            found.append(max(bends) == 0)
+    assert np.mean(free) >= 0.85
+    assert not any(stopped)

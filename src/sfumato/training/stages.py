@@ -41,12 +41,14 @@ class Smoothness(Settings):
     Args:
         weight: in the loss.
         step: Å that the bond is stretched and shortened by.
-        floor: eV/Å³, the curvature ‖F(+h) − 2F(0) + F(−h)‖/h² of one atom that costs nothing.
+        floor: eV/Å³, the curvature ‖F(+h) − 2F(0) + F(−h)‖/h² of one atom that costs nothing. The default
+            lets reference forces pass: within 0.2 Å of the minimum of a bond the worst atom of the 485 scans
+            of BSCT-SPICE has 380 (median) and 604 (90 % quantile).
     """
 
     weight: PositiveFloat
     step: PositiveFloat = 0.05
-    floor: NonNegativeFloat = 50.0
+    floor: NonNegativeFloat = 650.0
 
 
 class BatchSettings(Settings):
