@@ -49,7 +49,7 @@ def test_the_reference_itself_and_a_well_moved_by_a_fiftieth_of_an_angstrom_are_
     assert abs(moved["fsd_position"]) < 0.1
 
 
-@pytest.mark.parametrize("height", [1.0, 0.3])
+@pytest.mark.parametrize("height", [1.0, 0.3, 0.2])
 def test_a_false_barrier_is_named_with_height_and_place(height):
     found, values = judged(*with_bump(height))
     assert values["false_barrier"] == pytest.approx(height, rel=0.25)
