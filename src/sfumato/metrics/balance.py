@@ -47,6 +47,11 @@ def imbalance(places: Floats, energy: Floats, power: Floats) -> Floats:
     return misfit
 
 
+HOPELESS = 3, 0.5
+"""Rounds of halving after which a smooth function is explained in more than this share of its intervals;
+where it is not, the force is no gradient, and more samples would not change that."""
+
+
 @dataclass(frozen=True, eq=False)
 class Balance:
     """How far the energy along a path is explained.
@@ -80,7 +85,7 @@ def balance(
         narrowest: Å, intervals of this width are left open.
         most: samples to add.
     """
-    samples, added = list(grid), 0
+    samples, added, rounds = list(grid), 0, 0
     coarse = np.array([sample.place for sample in grid])
     while True:
         places = np.array([sample.place for sample in samples])
@@ -88,8 +93,10 @@ def balance(
         misfit, width = np.abs(imbalance(places, *columns)), np.diff(places)
         bad = misfit > limit + drift * width
         wide = bad & (width > narrowest)
-        if not wide.any() or added + int(wide.sum()) > most:
+        hopeless = rounds >= HOPELESS[0] and wide.mean() > HOPELESS[1]
+        if not wide.any() or added + int(wide.sum()) > most or hopeless:
             break
+        rounds += 1
         middles = (places[1:] + places[:-1])[wide] / 2
         new = curve(middles.tolist())
         added += len(new)
