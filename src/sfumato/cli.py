@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from sfumato import __version__
 from sfumato.commands.ending import USER_ERROR, exit_code
+from sfumato.commands.volume import HELP, Volume, at_volume, split
 from sfumato.words import printable
 
 
@@ -23,7 +25,7 @@ def build(arguments: Sequence[str]) -> App:
 
     app = App(
         name="sfumato",
-        help="Measure how smooth a machine-learned interatomic potential is.",
+        help=f"Measure how smooth a machine-learned interatomic potential is.\n\n{HELP}",
         version=f"sfumato {__version__}",
         version_flags=["--version"],
         help_format="plaintext",
@@ -33,6 +35,7 @@ def build(arguments: Sequence[str]) -> App:
     runs.register(app, extra=_own_protocol(arguments))
     for commands in (contract, train, sets, campaigns):
         commands.register(app)
+    app.register_install_completion_command(help="Install completion of commands and options in this shell.")
     return app
 
 
@@ -52,21 +55,26 @@ def _exit_code(arguments: list[str]) -> int:
     return exit_code(lambda: _run(arguments))
 
 
-def _run(arguments: list[str]) -> int:
+def _run(given: list[str]) -> int:
+    wanted = Volume()
     try:
-        app = build(arguments)
-        result: Any = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        arguments, wanted = split(given)
+        with at_volume(wanted):
+            app = build(arguments)
+            result: Any = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        return _complain(str(error))
+        return _complain(str(error), wanted)
     except BrokenPipeError:
         raise
     except ValueError as error:
-        return _complain(str(error))
+        return _complain(str(error), wanted)
     except OSError as error:
-        return _complain(f"{error.filename or 'operating system'}: {error.strerror or error}")
+        return _complain(f"{error.filename or 'operating system'}: {error.strerror or error}", wanted)
     return result if isinstance(result, int) else 0
 
 
-def _complain(message: str) -> int:
+def _complain(message: str, wanted: Volume) -> int:
+    if wanted.traceback:
+        traceback.print_exc()
     print(f"sfumato: {printable(message.strip())}", file=sys.stderr)  # noqa: T201
     return USER_ERROR

@@ -459,10 +459,28 @@ def test_a_file_is_a_spec_and_the_list_says_so(tmp_path):
 
 
 def test_the_folder_of_a_training_run_is_its_model(tmp_path):
-    with pytest.raises(ValueError, match="no folder of a training run, or none that was evaluated yet"):
+    with pytest.raises(ValueError, match="not the folder of a training run"):
         load(tmp_path)
     save(tmp_path / "model.safetensors", network())
     assert load(tmp_path).identity == load(tmp_path / "model.safetensors").identity
+
+
+def test_the_model_of_a_training_run_is_named_after_the_run(tmp_path):
+    for name in ("wide", "deep"):
+        folder = tmp_path / name
+        folder.mkdir()
+        save(folder / "model.safetensors", network())
+        assert load(folder / "model.safetensors").name == "model"  # it lies there alone
+        (folder / "settings.json").write_text("{}")
+        assert load(folder).name == load(folder / "model.safetensors").name == name
+        assert load(folder, dtype="float64").name == name
+    save(tmp_path / "wide" / "other.safetensors", network())
+    assert load(tmp_path / "wide" / "other.safetensors").name == "other"
+
+
+def test_the_list_of_models_speaks_of_networks_of_any_family():
+    words = {spec: what for spec, what, _ in describe()}
+    assert words["FILE.safetensors, RUN"].startswith("a trained network")
 
 
 def test_a_users_factory_offers_what_its_model_offers(tmp_path):

@@ -334,6 +334,9 @@ def test_identity_is_the_same_in_another_process(model_file):
         ("mace:absent.model", "there is no file absent.model"),
         ("chgnet:absent.tar", "there is no file absent.tar"),
         ("", "unknown model ''"),
+        ("nosuchpkg", "unknown model 'nosuchpkg'; `sfumato list` shows the names"),
+        ("xtb", "did you mean 'gfn2-xtb' or 'gfn1-xtb'"),
+        ("lj-hard", "did you mean 'lj-hard-cutoff'"),
     ],
 )
 def test_a_spec_that_leads_nowhere_says_where_to_go(model_file, spec, words):

@@ -100,7 +100,7 @@ def test_train_then_eval_as_the_words_at_the_end_say(tmp_path, monkeypatch, caps
     following = re.search(r"next:  sfumato (.*)", first.stdout)[1].split()
     monkeypatch.chdir(tmp_path)
     assert exit_code([*following, "--json", "errors.json", "--turned", "3"]) == 0
-    errors = json.loads((tmp_path / "errors.json").read_text())["models"]["model"]["subsets"]["all"]
+    errors = json.loads((tmp_path / "errors.json").read_text())["models"]["train-run"]["subsets"]["all"]
     held_out = [line for line in read_log(folder) if line["event"] == "validation"]
     kept = min(held_out, key=lambda line: line["loss"])
     assert errors["force_mae"]["value"] == pytest.approx(kept["forces"], rel=1e-4)

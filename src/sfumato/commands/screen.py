@@ -27,11 +27,15 @@ def progress(what: str, unit: str) -> Iterator[Watch]:
 
 @contextmanager
 def download(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show the bytes of a download."""
+    """Show the bytes of a download, unless the user wants quiet."""
     from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     from sfumato.commands.console import console
+    from sfumato.commands.volume import volume
 
+    if volume().quiet:
+        yield lambda done, total: None
+        return
     columns = (TextColumn("{task.description}", markup=False), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console(stderr=True)) as bar:
         task = bar.add_task(what, total=None)

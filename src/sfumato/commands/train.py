@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 
 from sfumato.commands.options import Flat
 from sfumato.commands.screen import DONE, say
+from sfumato.commands.volume import volume
 
 if TYPE_CHECKING:
     from sfumato.training.status import Status, Trained
@@ -114,5 +115,7 @@ class Display:
         self._shown = status.errors
 
     def _write(self, text: str) -> None:
+        if volume().quiet:
+            return
         sys.stderr.write(text)
         sys.stderr.flush()

@@ -122,6 +122,12 @@ NAMED: dict[str, Named] = {
 CONTROLS = ("lj-hard-cutoff", "lj-neighbor-cap", "lj-direct-noise")
 """Models that are broken on purpose, each in one way; whatever judges potentials must call them broken."""
 
+TRAINED = "model.safetensors"
+"""What a training run calls its model."""
+
+CLOSE, CLOSER = 0.6, 0.75
+"""How alike a name must be to one that is known before that is offered instead; and that of a package."""
+
 RENAMED = {"lj-neighbour-cap": "lj-neighbor-cap"}
 """Names that models had in version 0.1.0."""
 
@@ -131,7 +137,7 @@ def describe() -> list[tuple[str, str, str]]:
     rows = [(f"{name}{row.form}", row.what, row.needs) for name, row in NAMED.items()]
     return [
         *rows,
-        ("FILE.safetensors, RUN", "a MinDScAIP model, or the best one of a training run", ""),
+        ("FILE.safetensors, RUN", "a trained network, or the best one of a training run", ""),
         ("FILE.py:FACTORY, PACKAGE.MODULE:FACTORY", "your own: returns an ASE calculator; is run", ""),
     ]
 
@@ -212,24 +218,44 @@ def _resolve(spec: str, device: str, dtype: str) -> Potential:
             raise ValueError(f"model {spec!r}: write --model {name}:{row.argument}")
         return row.make(tail, device)
     if spec.endswith(".safetensors") or (Path(spec).is_file() and Path(spec).suffix != ".py"):
-        from sfumato.potentials.network import from_file
-
-        return _on(from_file(expanded(spec)), device)
+        return _on(_trained(expanded(spec)), device)
     if spec and Path(spec).is_dir():
         return _on(_from_run(spec), device)
     if not colon or not tail:
-        hint = "add :factory, the name of a function in it" if spec.endswith(".py") else nearest(spec, NAMED)
-        raise ValueError(f"unknown model {spec!r}; {hint}")
+        raise ValueError(f"unknown model {spec!r}; {_hint(spec)}")
     return _from_factory(spec, device, dtype)
 
 
+def _hint(spec: str) -> str:
+    """Return what may have been meant by a name that is not known; a guess only where it is close."""
+    if spec.endswith(".py"):
+        return "add :factory, the name of a function in it"
+    close = get_close_matches(spec, NAMED, n=1, cutoff=CLOSE) or [
+        name for name in NAMED if spec and spec in name
+    ]
+    if close:
+        return f"did you mean {' or '.join(map(repr, close))}?"
+    return "`sfumato list` shows the names; a model of your own is FILE.py:FACTORY or PACKAGE.MODULE:FACTORY"
+
+
 def _from_run(folder: str) -> Potential:
+    path = Path(folder) / TRAINED
+    if not path.is_file():
+        raise ValueError(
+            f"model {folder!r}: not the folder of a training run, or of one that was not evaluated yet: "
+            f"it has no {TRAINED}"
+        )
+    return _trained(path)
+
+
+def _trained(path: Path) -> Potential:
+    """Return the network of a file, named after it; the model of a training run is named after the run."""
     from sfumato.potentials.network import from_file
 
-    path = Path(folder) / "model.safetensors"
-    if not path.is_file():
-        raise ValueError(f"model {folder!r}: no folder of a training run, or none that was evaluated yet")
-    return from_file(path)
+    potential = from_file(path)
+    if path.name == TRAINED and (path.parent / "settings.json").is_file():
+        potential.name = path.resolve().parent.name
+    return potential
 
 
 @dataclass(frozen=True)
@@ -271,7 +297,7 @@ def _from_factory(spec: str, device: str, dtype: str) -> Potential:
     try:
         made = call_factory(spec, device=device, dtype=dtype)
     except ValueError as error:
-        close = get_close_matches(spec.partition(":")[0], NAMED, n=1, cutoff=0.75)
+        close = get_close_matches(spec.partition(":")[0], NAMED, n=1, cutoff=CLOSER)
         if isinstance(error.__cause__, ModuleNotFoundError) and close:
             raise ValueError(f"{error} Or did you mean {close[0]!r}?") from error
         raise
