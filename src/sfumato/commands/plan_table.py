@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -35,9 +35,39 @@ def plan_table(costs: Sequence[Cost], unit: str, workers: int, effective: float)
         left = duration(sum(cost.seconds for cost in costs) / effective)
         table.add_section()
         table.add_row("together", str(items), str(done), "", left)
+    table.caption = _with(workers, effective)
+    return table
+
+
+def battery_table(costs: Mapping[str, Cost | str], workers: int, effective: float) -> RenderableType:
+    """Return what a battery would take.
+
+    Args:
+        costs: of each protocol, or why it cannot be run.
+        workers: processes that were asked for.
+        effective: how many of them the machine has cores for.
+    """
+    table = plain_table("Plan")
+    table.add_column("protocol", no_wrap=True)
+    for title in ("items", "done", "time left"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    known = [cost for cost in costs.values() if isinstance(cost, Cost)]
+    for name, cost in costs.items():
+        if isinstance(cost, Cost):
+            table.add_row(name, str(cost.items), str(cost.done), duration(cost.seconds / effective), "")
+        else:
+            table.add_row(name, "", "", "", Text(cost, style="red"))
+    table.add_section()
+    seconds = sum(cost.seconds for cost in known)
+    table.add_row("together", "", "", duration(seconds / effective), "")
+    table.caption = _with(workers, effective)
+    return table
+
+
+def _with(workers: int, effective: float) -> str:
     many = "1 worker" if workers == 1 else f"{workers} workers"
     short = (
         "" if effective >= workers else f" on the cores of this machine, which are enough for {effective:g}"
     )
-    table.caption = f"With {many}{short}, from a few timed structures, small to large."
-    return table
+    return f"With {many}{short}, from a few timed structures, small to large."

@@ -25,6 +25,12 @@ DEMO_MODELS = (
     "lj-direct-noise",
 )
 
+DEMO: dict[str, dict[str, Any]] = {
+    "bsct": {"workers": 2},
+    "contract": {"quick": True, "periodic": False, "workers": 0},  # workers take longer to start
+}
+"""Protocols of the demo and their options."""
+
 
 def register(app: App, extra: str = "") -> None:
     """Add the commands.
@@ -210,16 +216,19 @@ def compare(
 
 
 def demo(*, out: Annotated[Path, Parameter(help="Folder for records and report.")] = Path("demo")) -> int:
-    """Run the main job on bundled data: real methods and broken ones side by side."""
+    """Run the main job on bundled data: real methods and broken ones side by side, and who is caught."""
     from sfumato.protocols.overview import report_pages
     from sfumato.protocols.table import PROTOCOLS
     from sfumato.report.html import write_report
 
-    protocol = PROTOCOLS["bsct"]
-    options = options_of(protocol.settings, RunOptions)
-    result = _run(protocol, options(model=list(DEMO_MODELS), out=out, workers=2))  # type: ignore[arg-type]
-    _say_verdicts([result])
-    _say_run(result)
-    written = write_report(report_pages([result]), out / "report.html")
+    results = []
+    for name, more in DEMO.items():
+        protocol = PROTOCOLS[name]
+        options = options_of(protocol.settings, RunOptions)
+        results.append(_run(protocol, options(model=list(DEMO_MODELS), out=out, **more)))  # type: ignore[arg-type]
+    _say_verdicts(results)
+    for result in results:
+        _say_run(result)
+    written = write_report(report_pages(results), out / "report.html")
     say(f"\nOpen this file in a browser: {written.resolve()}")
-    return DONE if result.complete else PARTIAL
+    return DONE if all(result.complete for result in results) else PARTIAL

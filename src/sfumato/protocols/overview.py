@@ -65,6 +65,30 @@ def verdict_table(runs: Sequence[Run]) -> RenderableType | None:
     return Group(table, Text())
 
 
+def question_table(verdict: Verdict) -> RenderableType:
+    """Return each question with its answer and the number that weighs most."""
+    table = plain_table("Questions")
+    table.add_column("question", overflow="fold", ratio=4)
+    table.add_column("answer", no_wrap=True)
+    table.add_column("because", overflow="fold", ratio=5)
+    for key, question in QUESTIONS.items():
+        answer = verdict.answer(key)
+        style = {"no": "bold red", "unknown": "yellow"}.get(answer, "green")
+        table.add_row(Text(question.words), Text(answer, style=style), Text(_because(key, verdict)))
+    table.caption = "The page opens each answer: every number, its place, its threshold and why."
+    return Group(table, Text())
+
+
+def _because(key: str, verdict: Verdict) -> str:
+    """The worst evidence of the first who gave the answer that counts."""
+    answers = verdict.of(key)
+    if not answers:
+        return f"nothing was asked: {QUESTIONS[key].ask}"
+    first = answers[0].answer
+    words = first.evidence[0].in_words() if first.evidence else first.lacking or "no number"
+    return f"{words} ({answers[0].source.split(' on ')[0]})"
+
+
 def _not_asked(every: Iterable[Verdict]) -> str:
     asks: dict[str, list[str]] = {}
     for key in unanswered(every):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from sfumato.jobs.job import Task
     from sfumato.jobs.models import Model
     from sfumato.report.html import Page
+
+
+Size = Literal["dev", "fast", "standard"]
+"""How much is measured: a look in a minute or two, enough to compare, the published amount."""
 
 
 class Result(ABC):
@@ -76,6 +80,13 @@ class Protocol(ABC):
         Raises:
             ValueError: an unknown name or path, or contents that cannot be read.
         """
+
+    def sized(self, size: Size) -> tuple[str, dict[str, Any]]:
+        """Return the data and the settings of a size, for `sfumato assess`.
+
+        By default the default data, and the size itself where there is a setting of this name.
+        """
+        return self.data, {"size": size} if "size" in self.settings.model_fields else {}
 
     def settle(self, data: Any, settings: Any) -> Any:
         """Return the settings where what depends on the data is decided; by default as they are."""

@@ -201,10 +201,11 @@ class Verdict:
             "broken": self.broken,
             "control": self.control,
             "in_words": self.in_words(),
-            "answers": {key: self._answer_json(key) for key in self.questions},
+            "answers": {key: self.answer_json(key) for key in self.questions},
         }
 
-    def _answer_json(self, key: str) -> dict[str, Any]:
+    def answer_json(self, key: str) -> dict[str, Any]:
+        """Return the answer to one question in JSON types, with the evidence of all who gave one."""
         faults = dict.fromkeys(said.answer.fault for said in self.of(key) if said.answer.fault)
         return {
             "question": QUESTIONS[key].words,

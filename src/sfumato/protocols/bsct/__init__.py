@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfumato.protocols.bsct.settings import Settings
-from sfumato.protocols.protocol import Protocol, Run
+from sfumato.protocols.protocol import Protocol, Run, Size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,6 +30,10 @@ class BSCT(Protocol):
     settings = Settings
     data = "bsct-mini"
     unit = "frames"
+
+    def sized(self, size: Size) -> tuple[str, dict[str, Any]]:
+        """See Protocol; small molecules hide what larger ones show, so the standard size has those."""
+        return "bsct-medium" if size == "standard" else self.data, {}
 
     def read(self, data: str | Path, settings: Settings) -> ScanSet:
         """See Protocol."""

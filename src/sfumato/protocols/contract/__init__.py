@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfumato.protocols.contract.settings import Settings
-from sfumato.protocols.protocol import Protocol, Run
+from sfumato.protocols.protocol import Protocol, Run, Size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,6 +29,10 @@ class ContractProtocol(Protocol):
     settings = Settings
     data = "standard"
     unit = "checks"
+
+    def sized(self, size: Size) -> tuple[str, dict[str, Any]]:
+        """See Protocol; in the small sizes a quarter of the structures."""
+        return self.data, {"quick": size != "standard"}
 
     def read(self, data: str | Path, settings: Settings) -> Structures:
         """See Protocol."""

@@ -16,8 +16,8 @@ class Settings(Base):
     """What decides the contract's results besides structures of the user and the model.
 
     Args:
-        elements: of the test structures, one to four, for example "Au Pt"; by default the first of a few sets
-            that the model knows.
+        elements: of the test structures, one to four symbols with commas between; by default the first of a
+            few sets that the model knows.
         periodic: whether crystals and slabs must work, or are left out; by default tested if the model takes
             them.
         reach: Å to which atoms are pulled apart in search of a cutoff.
@@ -41,12 +41,16 @@ class Settings(Base):
         from sfumato.testing import Settings as Asked
 
         if elements:
-            Asked(elements=tuple(elements.split()))
-        return elements
+            Asked(elements=_symbols(elements))
+        return ",".join(_symbols(elements))
 
     def asked(self) -> Asked:
         """Return the settings of `sfumato.testing`."""
         from sfumato.testing import Settings as Asked
 
-        values = self.model_dump() | {"elements": tuple(self.elements.split()) or None}
+        values = self.model_dump() | {"elements": _symbols(self.elements) or None}
         return Asked(**values)
+
+
+def _symbols(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
