@@ -5,12 +5,16 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
+# What everything needs, what the demo needs, and what tests and checks need besides.
+TORCHED := $(VENV)/torch
+RUNTIME := $(VENV)/runtime
 STAMP := $(VENV)/installed
 
 .PHONY: demo test test-slow lint install clean
 
-demo: install
-	$(BIN)/sfumato demo
+demo: $(RUNTIME)
+	@echo "3/3  running the demo: a table in two to three minutes"
+	@$(BIN)/sfumato demo
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
@@ -25,14 +29,23 @@ lint: install
 
 install: $(STAMP)
 
-CORE := $(wildcard src/sfumato/models/mindscaip/native/*.h src/sfumato/models/mindscaip/native/*.cpp)
+$(TORCHED):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sfumato needs Python 3.11 or newer")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import torch' 2>/dev/null || { \
+	echo "1/3  installing $(TORCH) into $(VENV): the largest part, minutes without a word"; \
+	$(BIN)/python -m pip install -q "$(TORCH)"; }
+	@touch $@
 
-$(STAMP): pyproject.toml setup.py $(CORE)
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sfumato needs Python 3.11 or newer")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install -q "$(TORCH)"
-	$(BIN)/python -m pip install -q -e ".[dev]"
-	touch $@
+$(RUNTIME): pyproject.toml setup.py | $(TORCHED)
+	@echo "2/3  installing sfumato, numpy, scipy, ase, plotly, tblite and others: about a minute"
+	@$(BIN)/python -m pip install -q -e ".[xtb]"
+	@touch $@
+
+$(STAMP): pyproject.toml setup.py | $(TORCHED)
+	@echo "installing sfumato and what its tests need, PySCF, RDKit, mypy and others: minutes without a word"
+	@$(BIN)/python -m pip install -q -e ".[dev]"
+	@touch $(RUNTIME) $@
 
 clean:
 	rm -rf $(VENV) build demo runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
