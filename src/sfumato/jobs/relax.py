@@ -49,17 +49,23 @@ class Relax(Job):
         sound: list[tuple[Item, System]] = []
         for item in chunk:
             try:
-                sound.append((item, item.payload.system()))
+                system = item.payload.system()
             except ValueError as error:
                 records[item.key] = failed(item.key, str(error))
+                continue
+            contradiction = cell_contradiction(potential, system)
+            if contradiction:
+                records[item.key] = failed(item.key, contradiction)
+            else:
+                sound.append((item, system))
         if sound:
             found = relax(potential, Batch.of([system for _, system in sound]), self.force, self.steps)
             seconds = (time.perf_counter() - start) / len(chunk)
             for k, (item, _) in enumerate(sound):
-                records[item.key] = self._record(item.key, potential, found, k, seconds)
+                records[item.key] = self._record(item.key, found, k, seconds)
         return [records[item.key] for item in chunk]
 
-    def _record(self, key: str, potential: Potential, found: Relaxed, k: int, seconds: float) -> Record:
+    def _record(self, key: str, found: Relaxed, k: int, seconds: float) -> Record:
         if k in found.failures:
             where = f" at step {found.steps[k]} of its relaxation" if found.steps[k] else ""
             return failed(key, f"the potential has no answer{where}: {found.failures[k].reason}")
@@ -70,9 +76,6 @@ class Relax(Job):
                 seconds=seconds,
             )
         (system,) = found.batch.take([k])
-        contradiction = cell_contradiction(potential, system, float(found.energy[k]))
-        if contradiction:
-            return failed(key, contradiction, seconds=seconds)
         return ok(
             key,
             seconds=seconds,
@@ -92,7 +95,7 @@ def surface_of(potential: Potential, surface: str) -> Potential:
     return PAIRS[surface]
 
 
-def cell_contradiction(potential: Potential, system: System, energy: float) -> str:
+def cell_contradiction(potential: Potential, system: System) -> str:
     """Say if the energy of a periodic cell is not that of the same crystal in larger cells; empty if it is.
 
     A potential that takes only the nearest image of an atom, or one point of reciprocal space, is another
@@ -101,7 +104,9 @@ def cell_contradiction(potential: Potential, system: System, energy: float) -> s
     Args:
         potential: any.
         system: in its cell.
-        energy: eV, of it.
+
+    Returns:
+        Nothing too where the potential has no answer for the cell itself: that is said elsewhere.
     """
     times = [2 if p and height < SHORT else 1 for p, height in zip(system.pbc, _heights(system))]
     count = int(np.prod(times))
@@ -116,11 +121,13 @@ def cell_contradiction(potential: Potential, system: System, energy: float) -> s
         system.charge * count,
         1 + (system.multiplicity - 1) * count,
     )
-    found = potential.predict(Batch.of([large]))
+    found = potential.predict(Batch.of([system, large]))
     words = "×".join(map(str, times))
+    if 0 in found.failures:
+        return ""
     if found.failures:
-        return f"the potential has no answer for {words} cells: {found.failures[0].reason}"
-    off = (float(found.energy[0]) / count - energy) / len(system)
+        return f"the potential has no answer for {words} cells: {found.failures[1].reason}"
+    off = (float(found.energy[1]) / count - float(found.energy[0])) / len(system)
     if abs(off) <= SAME:
         return ""
     return (

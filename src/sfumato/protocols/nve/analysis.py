@@ -91,7 +91,7 @@ def runs_of(setup: Setup, settings: Settings) -> dict[str, Task]:
 def driver_runs(settings: Settings) -> dict[str, Task]:
     """Return the runs of a Lennard-Jones crystal by the same driver, whatever the model."""
     setup = Setup("Lennard-Jones", metal("Cu"), DRIVER_KELVIN, DRIVER_STEP, "ASE")
-    usual = Settings(size=settings.size, time=1.0, repeat=200, seed=settings.seed)
+    usual = Settings(size=settings.size, time=0.5, repeat=100, seed=settings.seed)
     runs = {}
     for name, task in runs_of(setup, usual).items():
         if name in REQUIRED and isinstance(task.job, Trajectory):

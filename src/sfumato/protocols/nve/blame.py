@@ -48,6 +48,9 @@ energy. Single precision of MinDScAIP has 5e-6."""
 KEPT = 1e-6
 """eV by which neighbors that are kept may change the energy, and 30 times its noise."""
 
+HASTY = 20
+"""Steps within which an integrator explodes whose step is far too long."""
+
 DRIFT = 0.05
 """meV per atom and ps: a run of 100 ps warms by 19 K."""
 
@@ -82,6 +85,11 @@ class Track:
     kind: str = ""
     left_at: float = math.inf
     kept: float = math.nan
+
+    @property
+    def steps(self) -> float:
+        """Made until it left."""
+        return 1e3 * self.left_at / self.timestep
 
     @property
     def total(self) -> Floats:
@@ -177,11 +185,14 @@ def blame(tracks: Tracks) -> Blame:
     base, half, quarter = tracks["base"], tracks["half"], tracks["quarter"]
     if n["kept"] > n["kept_tolerance"]:
         return Blame("neighbors", f"neighbors that are kept change the energy by {n['kept']:.2g} eV", n)
-    hasty = base.kind == half.kind == "exploded" and 2 * base.left_at < half.left_at
+    # An unstable integrator explodes within a few steps, a bad surface after a time, whatever the step.
+    hasty = base.kind == half.kind == "exploded" and (
+        2 * base.left_at < half.left_at or max(base.steps, half.steps) <= HASTY
+    )
     found = None if hasty else _of_the_surface(n)
     if found:
         return Blame(*found, n)
-    if base.left and base.left_at < min(half.left_at, quarter.left_at):
+    if hasty or (base.left and base.left_at < min(half.left_at, quarter.left_at)):
         return Blame("integrator", f"the step of {base.timestep:g} fs is too long: {base.left}", n)
     if n["wobble"] > WOBBLE:
         words = f"the total energy fluctuates by {n['wobble']:.2g} of what the kinetic energy does"
