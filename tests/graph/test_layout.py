@@ -137,6 +137,8 @@ def test_order_place_wrapping_and_choice_of_the_cell_do_not_matter(system, mode)
     chosen = GraphSettings(k=8, mode=mode)
     reference = total(system, chosen)
     rng = np.random.default_rng(0)
+    wider = changed(system, 1.02 * system.positions, 1.02 * system.cell)
+    assert abs(total(wider, chosen) / reference - 1) > 1e-6  # what does matter
     for other in (
         changed(system, system.positions[rng.permutation(len(system))]),
         changed(system, system.positions + np.array([0.3, -7.1, 11.0])),

@@ -115,6 +115,7 @@ def test_there_is_no_stress_without_a_volume():
 def test_order_place_and_company_of_atoms_do_not_matter(name):
     system = cluster()
     alone = predict(PAIRS[name], system)
+    assert np.abs(alone.forces).max() > 0.1
     order = np.random.default_rng(3).permutation(len(system))
     shuffled = predict(PAIRS[name], System(system.numbers[order], system.positions[order]))
     assert shuffled.energy == pytest.approx(alone.energy, rel=1e-12)
@@ -136,6 +137,8 @@ def test_a_supercell_has_twice_the_energy_and_the_same_forces(name):
         system.pbc,
     )
     one, two = predict(PAIRS[name], system), predict(PAIRS[name], double)
+    assert np.abs(one.forces).max() > 1e-3
+    assert np.abs(one.stress).max() > 1e-6
     assert two.energy[0] == pytest.approx(2 * one.energy[0], rel=1e-10)
     assert two.forces == pytest.approx(np.tile(one.forces, (2, 1)), abs=1e-10)
     assert two.stress == pytest.approx(one.stress, rel=1e-10)
@@ -170,6 +173,7 @@ def steps_through(potential, system_at, where, h):
 
 @pytest.mark.parametrize("name", SMOOTH)
 def test_a_smooth_potential_has_no_step_at_its_cutoff(name):
+    assert steps_through(PAIRS[name], dimer, 2.5, 1e-3) > 1e-7  # inside it the distance is felt
     assert steps_through(PAIRS[name], dimer, 6.0, 1e-3) < 1e-12
     beyond = predict(PAIRS[name], dimer(6.0 + 1e-9))
     assert beyond.energy[0] == 0

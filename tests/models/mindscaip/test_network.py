@@ -122,7 +122,10 @@ def test_fragments_far_apart_add_up(directional):
         np.concatenate([one.numbers, other.numbers]),
         np.concatenate([one.positions, other.positions + np.array([60.0, 0, 0])]),
     )
-    assert energy(of, together) == pytest.approx(energy(of, one) + energy(of, other), abs=1e-12)
+    apart = energy(of, one) + energy(of, other)
+    near = moved(together, together.positions - np.outer(np.arange(15) >= 9, [57.0, 0, 0]))
+    assert abs(energy(of, near) - apart) > 1e-3  # they are felt where they are near
+    assert energy(of, together) == pytest.approx(apart, abs=1e-12)
 
 
 @both
@@ -136,6 +139,8 @@ def test_a_supercell_has_as_many_times_the_energy_and_the_same_stress(directiona
         system.pbc,
     )
     (one, forces, stress), (four, more, same) = said(of, system), said(of, double)
+    assert np.abs(forces).max() > 0.02
+    assert np.abs(stress).max() > 1e-4
     assert four[0] == pytest.approx(4 * one[0], rel=1e-12)
     assert more == pytest.approx(np.tile(forces, (4, 1)), abs=1e-12)
     assert same == pytest.approx(stress, abs=1e-13)
@@ -147,6 +152,7 @@ def test_one_atom_in_a_small_sheared_cell_and_its_mirror_image(handed):
     of = model(directional="angular_bias")
     one = System([6], [[0.1, 0.2, 0.3]], cell, [True] * 3)
     eight = System([6] * 8, one.positions + np.array(list(np.ndindex(2, 2, 2))) @ cell, 2 * cell, [True] * 3)
+    assert abs(energy(of, one) - energy(of, System([6], [[0, 0, 0]]))) > 1e-3  # its images are felt
     assert energy(of, eight) == pytest.approx(8 * energy(of, one), rel=1e-12)
 
 
@@ -181,6 +187,8 @@ def test_angular_bias_is_invariant_and_its_forces_and_stress_turn(make):
     """Observed 2e-15 eV, 2e-14 eV/Å."""
     of, system = model(directional="angular_bias"), make()
     alone, forces, stress = said(of, system)
+    assert np.abs(forces).max() > 0.02
+    assert stress is None or np.abs(stress).max() > 1e-4
     for turn in rotations():
         found, turned, strained = said(of, moved(system, system.positions @ turn, system.cell @ turn))
         assert found == pytest.approx(alone, abs=1e-10)
@@ -201,6 +209,7 @@ def test_harmonics_are_not_invariant_but_conserve_momentum():
 def test_forces_are_the_gradient(directional, make):
     of, system, h = model(directional=directional), make(), 1e-4
     forces = said(of, system)[1]
+    assert min(abs(forces[0, 0]), abs(forces[2, 1]), abs(forces[3, 2])) > 1e-4
     for atom, axis in [(0, 0), (2, 1), (3, 2)]:
         steps = np.zeros((4, *system.positions.shape))
         steps[:, atom, axis] = np.array([1, -1, 2, -2]) * h
@@ -213,6 +222,7 @@ def test_forces_are_the_gradient(directional, make):
 def test_stress_is_the_strain_derivative(directional):
     of, system, h = model(directional=directional), crystal(), 1e-4
     stress = said(of, system)[2][0]
+    assert min(abs(stress[0, 0]), abs(stress[1, 2]), abs(stress[2, 0])) > 1e-6
     assert stress == pytest.approx(stress.T, abs=1e-14)
     volume = abs(np.linalg.det(system.cell))
     for a, b in [(0, 0), (1, 2), (2, 0)]:

@@ -27,7 +27,11 @@ def roughness(of, at, start, stop, step):
     """Largest fourth difference over h⁴ for h, h/2, h/4: converges to the fourth derivative, or does not."""
     found = []
     for h in (step, step / 2, step / 4):
-        differences = np.diff(energies(of, at, np.arange(start, stop, h)), 4)
+        values = energies(of, at, np.arange(start, stop, h))
+        rounding = np.spacing(np.abs(values).max())
+        assert np.ptp(values) > 1e6 * rounding  # what moves is felt, …
+        differences = np.diff(values, 4)
+        assert np.abs(differences).max() > 100 * rounding  # … and it is not rounding that converges
         found.append(np.abs(differences).max() / h**4)
     return np.array(found)
 
@@ -174,6 +178,9 @@ def test_no_step_where_the_visitor_swaps_with_a_neighbor(step):
     """Energy and force on either side of a swap differ by their slope times the step, and by rounding."""
     of = model()
     swap = 2 * 1.6 / 3**0.5 / 2
+    near, far = (said(of, shell(swap + s)) for s in (0.0, 0.1))
+    assert abs(near[0] - far[0]) > 1e-3
+    assert (np.abs(near[1] - far[1]).max(axis=1) > 1e-4).all()  # the visitor is felt by every atom
     below, above = (said(of, shell(swap + s)) for s in (-step, step))
     assert abs(above[0] - below[0]) < 10 * step + 1e-12
     assert np.abs(above[1] - below[1]).max() < 100 * step + 1e-11
