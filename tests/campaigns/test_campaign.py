@@ -282,10 +282,13 @@ def test_workers_make_the_records_this_process_makes(tmp_path):
     crystal = replace(systems[0], cell=CELL, pbc=np.array([True] * 3))
     here = label([*systems, crystal], engine, tmp_path / "here")
     there = label([*systems, crystal], engine, tmp_path / "there", options=CampaignOptions(PoolSettings(2)))
-    assert [(r["key"], r["energy"], r["forces"]) for r in here] == [
-        (r["key"], r["energy"], r["forces"]) for r in there
-    ]
-    assert here[0]["energy"] != here[-1]["energy"]
+    assert [r["key"] for r in here] == [r["key"] for r in there]
+    # A worker has one thread, this process as many as it was given: sums of tblite differ in the last digits.
+    for one, other in zip(here, there, strict=True):
+        assert one["energy"] == pytest.approx(other["energy"], abs=1e-9)
+        np.testing.assert_allclose(decode(one["forces"]), decode(other["forces"]), rtol=0, atol=1e-7)
+    energies = [r["energy"] for r in here]
+    assert np.ptp(energies) > 1e-3  # they are different points
 
 
 @dataclass(frozen=True)

@@ -116,10 +116,12 @@ class TestTBLite:
 
     def test_results_do_not_depend_on_history(self):
         first = TBLite().label(WATER)
-        TBLite().label(bundled("C-C/ethane"))
+        other = TBLite().label(bundled("C-C/ethane"))
         again = TBLite().label(WATER, guess="ignored")
-        assert again.energy == first.energy
-        assert (again.forces == first.forces).all()
+        assert abs(other.energy - first.energy) > 1
+        # To the last bit with one thread; with several, sums are taken in any order.
+        assert again.energy == pytest.approx(first.energy, abs=1e-9)
+        np.testing.assert_allclose(again.forces, first.forces, rtol=0, atol=1e-7)
 
     def test_bundled_labels_are_what_the_engine_gives(self):
         scan = next(
