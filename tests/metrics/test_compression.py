@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from sfumato.metrics.compression import CORE, Checks, checks, deepest_hole, repulsion, wall_start
+from sfumato.protocols.probes.data import reference_curves
+from sfumato.testing.structures import bond
 
 R = np.linspace(1.0, 0.03, 60)
 
@@ -43,6 +45,13 @@ def test_an_energy_that_falls_to_the_end_is_an_open_hole():
     assert (hole.place, hole.barrier) == (0.03, 0.0)
 
 
+def test_a_bond_that_is_shorter_than_was_thought_is_no_hole():
+    energy = (0.9 / R) ** 12 - 2 * (0.9 / R) ** 6  # the scan begins at 1 Å
+    assert deepest_hole(R, energy, 1e-3) is None
+    far = (0.6 / R) ** 12 - 2 * (0.6 / R) ** 6
+    assert deepest_hole(R, far, 1e-3).place == pytest.approx(0.6, abs=0.02)
+
+
 def test_gaps_noise_and_rounding_are_no_holes():
     energy = 1 / R
     energy[20:30] = np.nan
@@ -59,6 +68,13 @@ def test_repulsion_is_half_of_what_drives_two_atoms_apart():
     np.testing.assert_allclose(repulsion(forces, np.array([1.0, 0, 0])), [2.0, -3.0])
 
 
-def test_the_wall_begins_inside_every_known_bond():
-    assert wall_start(1.5) == pytest.approx(1.05)
-    assert wall_start(2.78, 1.93) == pytest.approx(0.92 * 1.93)
+@pytest.mark.parametrize(
+    ("pair", "length"),
+    [((1, 1), 0.741), ((6, 8), 1.128), ((1, 9), 0.917), ((7, 7), 1.098), ((16, 8), 1.481), ((5, 9), 1.263)],
+)
+def test_the_wall_begins_inside_known_bonds(pair, length):
+    curves = reference_curves()
+    scales = [curves[z].distances[np.argmin(curves[z].energy)] / bond(z, z) for z in pair]
+    start = wall_start(bond(*pair), min(scales), pair[0] == pair[1])
+    assert 0.6 * length < start < 0.985 * length
+    assert wall_start(1.5, None, True) == pytest.approx(1.05)

@@ -6,7 +6,6 @@ Source: Geng, Burger, Bernales & Aspuru-Guzik 2026, "Attracting Trouble?": thirt
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,10 @@ from sfumato.systems import Floats
 
 CORE = np.linspace(0.30, 0.03, 30)
 """Å, distances at which the three checks are made."""
+
+
+STILL_BOUND = 0.75
+"""Of the first distance; the energy may fall to here before it must rise."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class Hole:
 def deepest_hole(distances: Floats, energy: Floats, noise: float) -> Hole | None:
     """Return the deepest hole of a wall; None where the energy only rises.
 
+    A fall right from the start that ends soon is the well of a bond that is shorter than was thought.
+
     Args:
         distances: (P,) Å, falling from where the atoms begin to repel each other.
         energy: (P,) eV; NaN where nothing is known.
@@ -95,23 +100,29 @@ def deepest_hole(distances: Floats, energy: Floats, noise: float) -> Hole | None
     r, e = distances[known], energy[known]
     if len(e) < 2:
         return None
-    top = np.maximum.accumulate(e)
-    fall = top - e
+    first = int(np.argmax(np.append(np.diff(e) > 0, True)))
+    if r[first] >= STILL_BOUND * r[0]:
+        r, e = r[first:], e[first:]
+    fall = np.maximum.accumulate(e) - e
+    rounding = np.spacing(np.maximum.accumulate(np.abs(e)).astype(np.float32)).astype(float)
+    fall = np.where(fall > np.maximum(noise, 4 * rounding), fall, 0.0)
     k = int(np.argmax(fall))
-    least = max(noise, 4 * float(np.spacing(np.float32(np.abs(e).max(initial=0.0)))))
-    if not fall[k] > least:
+    if not fall[k] > 0:
         return None
     barrier = int(np.argmax(e[: k + 1]))
     depth, height = float(fall[k]), float(e[barrier] - e[0])
     return Hole(depth, float(r[k]), height, float(r[barrier]), k == len(e) - 1)
 
 
-def wall_start(bond: float, shortest: float = math.inf) -> float:
+def wall_start(bond: float, scale: float | None, alike: bool) -> float:
     """Return the distance in Å inside which the energy of two atoms must rise.
 
     Args:
-        bond: Å, the sum of their covalent radii; multiple bonds of main-group elements are no shorter than
-            0.77 of it.
-        shortest: Å, their shortest bond, where it is known.
+        bond: Å, the sum of their covalent radii.
+        scale: of the bonds of two like atoms over the sum of their radii, the smaller one of both elements;
+            None where it is not known. Of unlike atoms none is a tenth shorter than that: CO is the closest.
+        alike: whether the two atoms are of one element, so that the scale says where their bond is.
     """
-    return min(0.7 * bond, 0.92 * shortest)
+    if scale is None:
+        return 0.7 * bond
+    return 0.92 * scale * bond if alike else 0.88 * min(scale, 1.0) * bond

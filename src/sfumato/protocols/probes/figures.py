@@ -12,7 +12,7 @@ from sfumato.metrics.stats import Estimate
 from sfumato.protocols.probes.analysis import ModelProbes
 from sfumato.protocols.probes.data import Curve
 from sfumato.protocols.probes.forces import LIMIT
-from sfumato.protocols.probes.jumps import ORDERS, UNITS, Found
+from sfumato.protocols.probes.jumps import UNITS, Found
 from sfumato.protocols.probes.tables import CHECKS
 from sfumato.protocols.probes.walls import RATES, Squeezed
 from sfumato.report.figures import (
@@ -112,11 +112,7 @@ def place_figure(run: Run) -> Figure:
             hoverinfo="text",
         )
     figure.update_xaxes(title_text="distance of the atoms that matter, Å")
-    units = ", ".join(
-        f"{unit} ({what}: {shape})"
-        for unit, what, shape in zip(UNITS, ORDERS, ("dots", "squares", "diamonds"), strict=True)
-    )
-    figure.update_yaxes(title_text=f"size, {units}", type="log", exponentformat="power", title_font_size=12)
+    figure.update_yaxes(title_text=f"size, {', '.join(UNITS)}", type="log", exponentformat="power")
     return figure
 
 
@@ -194,14 +190,20 @@ def _bent(energy: Floats) -> Floats:
 def _bent_axis(figure: Figure, energy: Floats) -> None:
     powers = range(math.ceil(math.log10(max(10.0, float(np.abs(energy).max(initial=1.0))))) + 1)
     step = max(1, len(powers) // 6)
-    sizes = [10.0**power for power in powers][::step]
+    shown = [power for power in powers if power % step == 0 and (power or step == 1)]
     low = float(energy.min(initial=0.0))
-    ticks = [-size for size in reversed(sizes) if size <= 3 * abs(low) and low < 0] + [0.0, *sizes]
+    below = [power for power in reversed(shown) if low < 0 and 10.0**power <= 3 * abs(low)]
+    ticks = [*(-(10.0**power) for power in below), 0.0, *(10.0**power for power in shown)]
+    words = [*(f"−{_ten(power)}" for power in below), "0", *map(_ten, shown)]
     figure.update_yaxes(
         title_text="energy above the first distance, eV",
         tickvals=_bent(np.array(ticks)).tolist(),
-        ticktext=[f"{tick:g}".replace("-", "−") for tick in ticks],
+        ticktext=words,
     )
+
+
+def _ten(power: int) -> str:
+    return f"{10**power}" if power < 4 else f"10<sup>{power}</sup>"
 
 
 def force_figure(run: Run) -> Figure:

@@ -195,7 +195,9 @@ def _jumps(run: Run, key: str, figures: Figures) -> list[str]:
         if any(
             f.cause.kind in ("cutoff", "rank") for model in run.models.values() for f in model.jumps.found
         ):
-            where = "A point is a jump; points above one another share a cutoff. Hover for the path."
+            where = (
+                "Dots: energy, squares: force, diamonds: curvature. Points above one another share a cutoff."
+            )
             parts.append(_drawn(run, key, "where", plots.place_figure(run), where, figures))
         parts.append(_jump_list(run))
     else:
@@ -211,9 +213,10 @@ def _cause_table(run: Run) -> str:
     for model in run.models.values():
         for cause, found in model.jumps.causes():
             near = found[0].cause.neighbors
+            shown = f'<td data-value="{near}">{near}</td>' if near >= 0 else NOT_APPLICABLE
             rows.append(
                 f"<th>{escape(model.name)}</th>{words_cell(cause.words)}<td>{len(found)}</td>"
-                f"{words_cell(found[0].in_words())}" + (number_cell(near) if near >= 0 else NOT_APPLICABLE)
+                f"{words_cell(found[0].in_words())}{shown}"
             )
     return folded_if_long(
         table(head, rows, "What changes where something jumps."), len(rows), "cause", OPEN_ROWS
@@ -288,11 +291,16 @@ def _forces(run: Run, key: str, figures: Figures) -> list[str]:
             found = forces.worst(what)
             cells.append(_level_cell(found[1] if found else None, forces.largest_noise[what]))
         e = forces.mean_asymmetry
-        mean = number_cell(e.mean, f'<span class="spread">[{number(e.low)}, {number(e.high)}]</span>')
+        mean = number_cell(
+            e.mean, f'<span class="spread">[{number(max(e.low, 0.0))}, {number(e.high)}]</span>'
+        )
         cells.append(mean if e.n and forces.worst("asymmetry") else NOT_APPLICABLE)
         cells.append(words_cell(forces.in_words() if forces.names else "n/a"))
         rows.append("".join(cells))
-    note = "Relative errors of the worst structure, “<” where they are noise; mean over structures [95 %]."
+    note = (
+        "Relative errors of the worst structure, “<” where they are noise; mean over structures [95 %]. A "
+        "jump nearby shows in loops and asymmetry, too."
+    )
     parts = [f'<h3 id="{key}-forces">Force and energy</h3>', table(head, rows, note)]
     if any(model.forces.names for model in run.models.values()):
         hollow = "Hollow: not more than noise. The dotted line is where the verdict turns."

@@ -108,14 +108,13 @@ def _jumps(known: Named, settings: Settings) -> Iterator[Probe]:
 
 
 def _pairs(settings: Settings) -> Iterator[Probe]:
-    curves = reference_curves()
-    shortest = {
+    scales = {
         z: float(curve.distances[np.argmin(curve.energy)]) / structures.bond(z, z)
-        for z, curve in curves.items()
+        for z, curve in reference_curves().items()
     }
     for a, b in paths.pairs_of(settings.numbers, settings.counts.squeezed):
-        bond = structures.bond(a, b)
-        start = wall_start(bond, bond * min(shortest.get(z, 1.0) for z in (a, b)))
+        scale = min(scales[a], scales[b]) if a in scales and b in scales else None
+        start = wall_start(structures.bond(a, b), scale, a == b)
         system = paths.couple(a, b, np.array([[1.0, 0, 0], [0, 0, 0]]))
         track = Approach.between(system, (0, 1), _inward(start))
         yield Probe("pairs", "pairs", paths.name_of(a, b), Task(Approached(), track))
