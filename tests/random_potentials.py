@@ -365,7 +365,9 @@ class Bonded(Potential):
         z = torch.tensor(batch.numbers, dtype=torch.float64)
         fade = (1 - (r / self.cutoff).clamp(max=1) ** 2) ** 5
         place, width, height = self.bump
-        pair = 30 * torch.exp(-3 * r) * (z[i] * z[j]) ** 0.25 + height * torch.exp(-(((r - place) / width) ** 2))
+        pair = 30 * torch.exp(-3 * r) * (z[i] * z[j]) ** 0.25 + height * torch.exp(
+            -(((r - place) / width) ** 2)
+        )
         energy = (fade * pair).sum()
         weights = torch.zeros(len(x), len(x), dtype=torch.float64).index_put((i, j), fade * torch.exp(-r))
         weights = weights + weights.T
@@ -397,10 +399,6 @@ def rounded(rng):
             return Prediction(found.energy.astype(np.float32), found.forces.astype(np.float32), stress)
 
     return Rounded(), f"{what} in single precision"
-
-
-def inexact(rng):
-    return broken.Iterative(stress=False), "forces as from a self-consistent field"
 
 
 SMOOTH = (pairs, stiff, many_body, rounded)
