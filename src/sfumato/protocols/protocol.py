@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel
 
 from sfumato.potentials.specs import CONTROLS, RENAMED
-from sfumato.protocols import charges
+from sfumato.protocols import charges, notebook
 from sfumato.protocols.verdict import Answer, Said, Verdict
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
     from rich.console import RenderableType
 
     from sfumato.execution.records import Record
@@ -42,6 +43,23 @@ class Result(ABC):
     def prepare(self) -> None:
         """Compute now what tables need; by default nothing."""
         return None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the numbers as rows of a data frame; by default "metric" and "value" of `as_json`."""
+        return notebook.plain_rows(self.as_json())
+
+    def to_dataframe(self) -> Any:
+        """Return `rows` as a pandas data frame.
+
+        Raises:
+            ValueError: pandas is not installed.
+        """
+        return notebook.data_frame(self.rows())
+
+    def __repr__(self) -> str:
+        n, total = self.coverage
+        name = getattr(self, "name", "")
+        return f"<{type(self).__name__} {name}: {n}/{total}>".replace(" :", ":")
 
 
 class Protocol(ABC):
@@ -130,6 +148,16 @@ class Protocol(ABC):
     @abstractmethod
     def page(self, runs: Sequence[Run]) -> Page:
         """Return the page about some runs of this protocol."""
+
+    def figure(self, run: Run) -> Figure:
+        """Return the figure that says most of a run; by default the first one of its page.
+
+        Raises:
+            ValueError: there is none.
+        """
+        for _, figure in self.page([run]).figures:
+            return figure
+        raise ValueError(f"{run.folder}: the protocol {self.name} has no figure for this run")
 
     def answers(self, run: Run, name: str) -> Sequence[Answer]:
         """Return what a run answers to `verdict.QUESTIONS` about a model; by default nothing.
@@ -262,6 +290,30 @@ class Run:
         entry = self.manifest["models"].get(name, {})
         judged |= {key: entry[key] for key in (charges.IGNORED,) if key in entry}
         return p.model_json(self, name) | judged | {"settings": p.settings_json(self.settings[name])}
+
+    def to_dataframe(self) -> Any:
+        """Return every model's numbers as a pandas data frame with a column "model".
+
+        Raises:
+            ValueError: pandas is not installed.
+        """
+        rows = [{"model": name, **row} for name, result in self.models.items() for row in result.rows()]
+        return notebook.data_frame(rows)
+
+    def plot(self) -> Figure:
+        """Return the figure that says most, a plotly Figure, which a notebook shows.
+
+        Raises:
+            ValueError: there is none, for example because no model has a result.
+        """
+        return self.protocol.figure(self)
+
+    def _repr_html_(self) -> str:
+        """Return verdicts and tables for a notebook."""
+        lines = [
+            f"{name}: {verdict.in_words()}" for name in self.models if (verdict := self.verdict(name)).said
+        ]
+        return notebook.html_of([*lines, self.protocol.tables(self), *self.remarks])
 
     def __repr__(self) -> str:
         covered = ", ".join(f"{name} {n}/{total}" for name, (n, total) in self._coverage().items())

@@ -147,6 +147,21 @@ class ModelResult(Result):
     def _rng(self) -> np.random.Generator:
         return np.random.default_rng(self.seed)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each metric and type of scan, "all" first: mean, 95 % interval, scans counted."""
+
+        def row(kind: str, metric: str, e: Estimate) -> dict[str, Any]:
+            numbers = {"mean": e.mean, "low95": e.low, "high95": e.high, "scans": e.n, "of": e.total}
+            return {"type": kind, "metric": metric, **numbers}
+
+        rows = []
+        for metric, estimate in self.estimates.items():
+            rows.append(row("all", metric, estimate))
+            rows += [row(kind, metric, e) for kind, e in self.by_bond[metric].items()]
+        return rows
+
+    __repr__ = Result.__repr__
+
     def as_json(self) -> dict[str, Any]:
         """The model's part of the result file; n/a is null."""
         return {

@@ -10,6 +10,7 @@ from sfumato.protocols.errors.settings import Settings
 from sfumato.protocols.protocol import Protocol, Run
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
     from rich.console import RenderableType
 
     from sfumato.execution.records import Record
@@ -76,6 +77,12 @@ class Errors(Protocol):
         from sfumato.protocols.errors.tables import error_table
 
         return error_table(run)
+
+    def figure(self, run: Run) -> Figure:
+        """See Protocol."""
+        from sfumato.protocols.errors.figures import force_parity
+
+        return force_parity(run)
 
     def page(self, runs: Sequence[Run]) -> Page:
         """See Protocol."""

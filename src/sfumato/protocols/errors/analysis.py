@@ -152,6 +152,17 @@ class ModelErrors(Result):
         fitted = element_energies(off, counts)[there]
         return dict(zip(there.tolist(), fitted.tolist())) if np.isfinite(fitted).all() else {}
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each number and subset, "all" first: mean, 95 % interval, frames counted."""
+        return [
+            {"subset": subset, "metric": key, "mean": e.mean, "low95": e.low, "high95": e.high}
+            | {"frames": e.n, "of": e.total}
+            for subset, numbers in self.subsets.items()
+            for key, e in numbers.items()
+        ]
+
+    __repr__ = Result.__repr__
+
     def as_json(self) -> dict[str, Any]:
         """Return the numbers in JSON types; what there is not is null."""
         found: dict[str, Any] = plain(
