@@ -1,6 +1,6 @@
 """Builds the compiled core where there is a compiler; without one the package works all the same, in torch.
 
-The core has a plain C interface and knows neither Python nor torch, so one build serves every version of both.
+The core has a plain C interface and knows neither Python nor torch, so that one build serves all versions.
 """
 
 import platform

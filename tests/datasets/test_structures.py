@@ -7,7 +7,7 @@ from ase.build import bulk, molecule
 from ase.io import write
 
 from sfumato.datasets.metals import MELTING, kelvin_of, metal
-from sfumato.datasets.structures import BUNDLED, SMALL, load_structures
+from sfumato.datasets.structures import BUNDLED, SETS, SMALL, load_structures
 from sfumato.models.pair import PAIRS
 from sfumato.systems import Batch
 
@@ -98,3 +98,10 @@ def test_an_empty_file(tmp_path):
     path.write_text("")
     with pytest.raises(ValueError, match=r"none.xyz"):
         load_structures(path, "dev")
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("size", ["dev", "fast", "standard"])
+def test_every_named_set_can_be_loaded(name, size):
+    found = load_structures(name, size)
+    assert len({setup.name for setup in found}) == len(found) > 0

@@ -144,3 +144,20 @@ def test_energies_tell_the_largest_change_in_one_step():
     total = (seen["potential"] + seen["kinetic"])[:, 0]
     assert seen["energy_jump"][1:, 0] == pytest.approx(np.abs(np.diff(total)), abs=1e-14)
     assert np.isnan(seen["energy_jump"][0, 0])
+
+
+def test_the_interval_with_most_left_unexplained_is_remembered():
+    potential = wrong(height=1e-3, at=2.2)
+    batch = Batch.of([CLUSTER, CLUSTER])
+    seen = Work(batch, 1.0)
+    run(potential, 1.0, 300, (CLUSTER, CLUSTER), observers=lambda b: [seen])
+    for k in range(2):
+        own = slice(13 * k, 13 * k + 13)
+        r = seen.memory["worst"][k]
+        assert abs(r) > 0.9e-3
+        ends = [seen.memory[f"worst_{end}"][own] for end in ("from", "to")]
+        assert 1e-4 < np.abs(ends[1] - ends[0]).max() < 0.1
+        found = potential.compute(Batch.of([replace(CLUSTER, positions=x) for x in ends]))
+        smooth = PAIRS["lj"].compute(Batch.of([replace(CLUSTER, positions=x) for x in ends]))
+        extra = found.energy - smooth.energy
+        assert extra[1] - extra[0] == pytest.approx(r, abs=1e-6)

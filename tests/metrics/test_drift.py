@@ -14,6 +14,7 @@ from sfumato.metrics.drift import (
     robust_spread,
     scatter,
     split_residuals,
+    zoom,
 )
 
 TIME = np.linspace(0, 10, 1001)
@@ -130,3 +131,39 @@ def test_residuals_are_taken_apart_again():
     assert residual == pytest.approx(true)
     assert work == pytest.approx(true - np.diff(potential)[3:43])
     assert not len(split_residuals(potential, np.full(50, np.nan), 4)[0])
+
+
+def seen_along(kind, points=65):
+    """Energies and work along a straight line of 0.01 Å in a well, with a fault."""
+    x = np.linspace(0, 1, points)
+    energy, work = 0.02 * x + 0.003 * x**2, -(0.02 + 0.006 * x)
+    if kind == "jump":
+        energy = energy + 1e-5 * (x > 0.37)
+    elif kind == "spread":
+        work = 1.01 * work
+    elif kind == "noise":
+        energy = energy + 1e-5 * rng(2).normal(size=points)
+    elif kind == "kink":
+        energy, work = energy + 0.01 * np.maximum(x - 0.37, 0), work - 0.01 * (x > 0.37)
+    return energy, work
+
+
+@pytest.mark.parametrize(
+    ("kind", "unexplained", "found"),
+    [
+        ("jump", 1e-5, "jump"),
+        ("spread", -2.3e-4, "spread"),
+        ("noise", 2e-5, "noise"),
+        ("kink", 8e-4, "gone"),
+        ("none", 1e-6, "gone"),
+        ("none", 0.0, ""),
+    ],
+)
+def test_a_closer_look_tells_of_what_kind_a_residual_is(kind, unexplained, found):
+    assert zoom(unexplained, *seen_along(kind)) == found
+
+
+def test_a_jump_in_noise_is_a_jump():
+    energy, work = seen_along("noise")
+    jump = 2e-3 * (np.arange(65) > 20)
+    assert zoom(2e-3, energy + jump, work) == "jump"

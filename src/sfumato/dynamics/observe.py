@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato.dynamics.state import State, by_structure
+from sfumato.dynamics.state import State, atoms_of, by_structure
 from sfumato.systems import Batch, Floats, Ints
 from sfumato.units import AMU_A2_PER_FS2
 
@@ -150,6 +150,9 @@ class Work(Observer):
             "shadow": np.full(r, np.nan),
             "unexplained": np.full(r, np.nan),
             "unexplained_jump": np.full(r, np.nan),
+            "worst": np.zeros(r),
+            "worst_from": batch.positions.copy(),
+            "worst_to": batch.positions.copy(),
             "count": np.zeros(1),
         }
 
@@ -167,9 +170,21 @@ class Work(Observer):
             m["sum"][rows] += r
             m["unexplained"][rows] = m["sum"][rows]
             m["unexplained_jump"][rows] = np.fmax(m["unexplained_jump"][rows], np.abs(r))
+            worse = np.abs(r) > np.abs(m["worst"][rows])
+            self._keep_worst(rows[worse], r[worse], n)
         m["v"][atoms] = state.velocities
         m["total"][rows] = state.energy + state.kinetic
         m["count"] += 1
+
+    def _keep_worst(self, rows: Ints, r: Floats, n: int) -> None:
+        """Remember between which positions most was left unexplained."""
+        if not len(rows):
+            return
+        m, atoms = self.memory, atoms_of(self.batch, rows)
+        first = n - POINTS // 2
+        m["worst"][rows] = r
+        m["worst_from"][atoms] = m["x"][first % POINTS, atoms]
+        m["worst_to"][atoms] = m["x"][(first + 1) % POINTS, atoms]
 
     def _shadow(self, state: State, atoms: Ints, n: int) -> Floats:
         """Return (R,) the shadow energy one step ago."""

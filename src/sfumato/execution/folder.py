@@ -166,13 +166,14 @@ def _require_form(manifest: Any, path: Path) -> None:
 
 def _require_complete(manifest: Mapping[str, Any], path: Path) -> None:
     """Raise unless a manifest says of data and models what is needed to find and understand the records."""
-    for what, group, words in (
+    groups: list[tuple[str, dict[str, Any], dict[str, type]]] = [
         ("data", manifest["data"], {"spec": str, "identity": str}),
         *(
             (f"models.{name}", entry, {"identity": str, "settings": dict})
             for name, entry in manifest["models"].items()
         ),
-    ):
+    ]
+    for what, group, words in groups:
         for word, kind in words.items():
             if not isinstance(group.get(word), kind):
                 raise RunFolderError(f"{path}: damaged: {what}.{word} is missing or not a {NAMES[kind]}")

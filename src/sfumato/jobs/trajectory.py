@@ -88,6 +88,7 @@ class Trajectory(TrackJob):
         settle_kelvin: that temperature.
         compare: also whether neighbors that are kept give what fresh ones give, at every step; the atoms then
             follow fresh ones. A potential that keeps none is not compared.
+        zoom: points on the line through the interval in which work left most unexplained; 0 for none.
         dtype: a precision the potential must offer besides its own; empty for its own. One that does not
             offer it has a record without numbers that says so.
         save: fs from frame to frame of the trajectory file; 0 for none.
@@ -102,6 +103,7 @@ class Trajectory(TrackJob):
     settle: int = 0
     settle_kelvin: float = 0.0
     compare: bool = False
+    zoom: int = 0
     dtype: str = ""
     save: float = 0.0
     breaks: bool = False
@@ -201,7 +203,10 @@ class Trajectory(TrackJob):
             if not group.count:
                 self._begin(potential, group, [payloads[key] for key in group.keys])
             self._go_on(potential, group)
-            records |= self._records(group, payloads.keys(), folder / "trajectories")
+            found = self._records(group, payloads.keys(), folder / "trajectories")
+            if self.zoom and self.friction is None:
+                self._zoom(potential, group, found)
+            records |= found
         return [records[item.key] for item in chunk]
 
     def _begin(self, potential: Potential, group: Group, starts: Sequence[Start]) -> None:
@@ -304,6 +309,26 @@ class Trajectory(TrackJob):
                 record["trajectory"] = path.name
             found[key] = record
         return found
+
+    def _zoom(self, potential: Potential, group: Group, records: dict[str, Record]) -> None:
+        """Add to each record energies and work along the interval in which work left most unexplained."""
+        memory = group.read(group.count - 1, ("memory/1/worst",))[0]
+        start = _batch(group.read(0, BATCH)[0])
+        for k, key in enumerate(group.keys):
+            r = float(memory["memory/1/worst"][k]) if memory else 0.0
+            record = records.get(key)
+            if record is None or record["status"] != "ok" or not r:
+                continue
+            (system,) = start.take([k])
+            own = slice(start.offsets[k], start.offsets[k + 1])
+            ends = [memory[f"memory/1/worst_{end}"][own] for end in ("from", "to")]
+            parts = np.linspace(0.0, 1.0, self.zoom)[:, None, None]
+            path = ends[0] + parts * (ends[1] - ends[0])
+            batch = replace(Batch.of([system] * self.zoom), positions=path.reshape(-1, 3))
+            seen = potential.predict(batch)
+            if not seen.failures:
+                work = (seen.forces.reshape(path.shape) * (ends[1] - ends[0])).sum(axis=(1, 2))
+                record["zoom"] = {"unexplained": r, "energy": encode(seen.energy), "work": encode(work)}
 
     def _motion(
         self,

@@ -36,7 +36,7 @@ class Sides(NamedTuple):
 
     @classmethod
     def largest(cls, values: Floats, minimum: int) -> Sides:
-        """Return the largest of finite values, one per interval, (F − 1,), on the sides of frame `minimum`."""
+        """Return the largest of (F − 1,) finite values, one per interval, on the sides of frame `minimum`."""
         left, right = values[:minimum], values[minimum:]
         compress = float(left.max()) if len(left) else math.nan
         stretch = float(right.max()) if len(right) else math.nan

@@ -172,3 +172,32 @@ def split_residuals(potential: Floats, unexplained: Floats, delay: int) -> tuple
     residual = np.diff(unexplained[first:], prepend=0.0)
     change = np.diff(potential[first - delay : first - delay + len(residual) + 1])
     return residual, residual - change
+
+
+OUTLIER = 10.0
+"""Times the median size of the residuals of an interval's parts that one must have to stand out."""
+
+
+def zoom(unexplained: float, energy: Floats, work: Floats) -> str:
+    """Say of what kind the residual of an interval is, from many points on the straight line through it.
+
+    Args:
+        unexplained: eV, what the work of the whole interval left unexplained.
+        energy: (P,) eV, at equidistant points.
+        work: (P,) eV, F·Δx there, with the Δx of the whole interval.
+
+    Returns:
+        "jump": it stands in few of the parts; "noise": the parts have far more than the whole; "spread": all
+        parts have some of it, so the force is not the gradient; "gone": the parts have none of it, only the
+        long interval did; "" where nothing is known.
+    """
+    if len(energy) < 3 or not unexplained:
+        return ""
+    parts = np.diff(energy) + 0.5 * (work[1:] + work[:-1]) / (len(energy) - 1)
+    size, whole = np.abs(parts), abs(unexplained)
+    out = size > OUTLIER * np.median(size)
+    if size[out].sum() >= 0.4 * whole:
+        return "jump"
+    if size.sum() > 6 * max(whole, abs(parts.sum())):
+        return "noise"
+    return "spread" if abs(parts.sum()) >= 0.4 * whole else "gone"

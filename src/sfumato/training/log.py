@@ -54,7 +54,7 @@ def _lack(entry: Any) -> str:
     needed = ("loss", "seconds", "frames") if entry["event"] == "validation" else ()
     for key in (*needed, *(key for key in NUMBERS if key in entry)):
         value = entry.get(key)
-        if type(value) not in (int, float) or (key == "seconds" and not 0 <= value < math.inf):
+        if type(value) not in (int, float) or (key == "seconds" and not 0 <= float(value or 0) < math.inf):
             return f"{key!r} is not a number"
     return ""
 

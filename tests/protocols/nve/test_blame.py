@@ -47,15 +47,17 @@ def track(timestep, steps, fault=None, error=1e-2, **facts):
     )
 
 
-def tracks(fault=None, double=False, kept=0.0, **base):
+def tracks(fault=None, double=False, kept=0.0, zoomed="spread", **base):
+    """The runs of one structure; `zoomed` is what a closer look says of the worst interval."""
     runs = {
         "base": track(1.0, 1000, fault, **base),
         "half": track(0.5, 400, fault),
-        "quarter": track(0.25, 400, fault),
+        "quarter": track(0.25, 400, fault, zoomed=zoomed),
         "kept": track(1.0, 100, fault, kept=kept),
     }
     if double:
-        runs["double"] = track(0.25, 200, None if double == "clean" else fault)
+        clean = double == "clean"
+        runs["double"] = track(0.25, 200, None if clean else fault, zoomed="spread" if clean else zoomed)
     return runs
 
 
@@ -89,7 +91,7 @@ def test_a_smooth_surface_is_not_blamed():
 @pytest.mark.parametrize("height", [1e-5, 1e-3, 0.1, 3.0])
 @pytest.mark.parametrize("double", [False, True])
 def test_jumps_are_the_surface(height, double):
-    found = blame(tracks(jumps(height), double=double))
+    found = blame(tracks(jumps(height), double=double, zoomed="jump"))
     assert found.culprit == "surface"
     assert "the energy jumps by up to" in found.reason
 
@@ -101,26 +103,32 @@ def test_a_force_that_is_off_by_a_hundredth():
 
 
 def test_noise_is_precision_where_it_is_large():
-    assert blame(tracks(noise(1e-3))).culprit == "precision"
-    found = blame(tracks(noise(1e-3), double="clean"))
+    assert blame(tracks(noise(1e-3), zoomed="noise")).culprit == "precision"
+    found = blame(tracks(noise(1e-3), double="clean", zoomed="noise"))
     assert found.culprit == "precision"
     assert "gone in double precision" in found.reason
 
 
 def test_the_noise_of_single_precision_is_not_blamed():
-    assert blame(tracks(noise(2e-6))).culprit == "none"
-    assert blame(tracks(noise(2e-6), double="clean")).culprit == "none"
+    assert blame(tracks(noise(2e-6), zoomed="noise")).culprit == "none"
+    assert blame(tracks(noise(2e-6), double="clean", zoomed="noise")).culprit == "none"
 
 
 def test_noise_that_stays_in_double_precision_is_not_the_precision():
-    assert blame(tracks(noise(1e-3), double=True)).culprit == "surface"
+    assert blame(tracks(noise(1e-3), double=True, zoomed="noise")).culprit == "surface"
 
 
 def test_neighbors_come_first():
-    found = blame(tracks(jumps(0.1), kept=1e-3))
+    found = blame(tracks(jumps(0.1), kept=1e-3, zoomed="jump"))
     assert found.culprit == "neighbors"
     assert blame(tracks(kept=1e-9)).culprit == "none"
     assert blame(tracks(kept=math.inf)).culprit == "neighbors"
+
+
+def test_wrong_neighbors_are_not_excused_by_the_noise_that_they_make():
+    runs = tracks(noise(3.0), zoomed="gone")
+    runs["kept"] = track(1.0, 100, kept=98.0)  # fresh neighbors are quiet
+    assert blame(runs).culprit == "neighbors"
 
 
 def test_a_step_that_is_too_long_says_so():

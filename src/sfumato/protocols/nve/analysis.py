@@ -16,12 +16,12 @@ import numpy as np
 
 from sfumato.datasets.metals import metal
 from sfumato.datasets.structures import Setup, Setups
-from sfumato.execution.records import Record, RecordError, number
+from sfumato.execution.records import Record, RecordError, array, number
 from sfumato.jobs.frames import Frame
 from sfumato.jobs.job import Task
 from sfumato.jobs.relax import Relax
 from sfumato.jobs.trajectory import Start, Trajectory, seen_in
-from sfumato.metrics.drift import Residuals, drift_over
+from sfumato.metrics.drift import Residuals, drift_over, zoom
 from sfumato.metrics.stats import Estimate, estimates
 from sfumato.protocols.nve.blame import Blame, Track, blame, overall
 from sfumato.protocols.nve.settings import Settings
@@ -31,6 +31,12 @@ from sfumato.words import plain
 
 FRAMES = 500
 """Of a trajectory file, about, and not closer than 10 fs."""
+
+MOST_FORCE = 10.0
+"""eV/Å that a relaxation may leave: a surface that jumps lets nothing come to rest, and is to be blamed."""
+
+ZOOM = 65
+"""Points on the line through the interval in which work left most unexplained."""
 
 DRIVER_STEP, DRIVER_KELVIN = 5.0, 300.0
 """fs and K, of the Lennard-Jones crystal that the same driver must conserve."""
@@ -68,7 +74,7 @@ def runs_of(setup: Setup, settings: Settings) -> dict[str, Task]:
     assert settings.time is not None
     assert settings.repeat is not None
     timestep = settings.timestep or setup.timestep
-    relax = Relax(force=settings.force, steps=settings.relax_steps)
+    relax = Relax(force=settings.force, steps=settings.relax_steps, most=MOST_FORCE)
     steps, repeat = max(1, round(1e3 * settings.time / timestep)), settings.repeat
     save = max(10.0, 1e3 * settings.time / FRAMES)
     whole = Trajectory(timestep, max(steps, repeat), relax, save=save)
@@ -76,8 +82,8 @@ def runs_of(setup: Setup, settings: Settings) -> dict[str, Task]:
     jobs = {
         "base": whole,
         "half": replace(part, timestep=timestep / 2, steps=2 * repeat),
-        "quarter": replace(part, timestep=timestep / 4, steps=2 * repeat),
-        "double": replace(part, timestep=timestep / 4, steps=repeat, dtype="float64"),
+        "quarter": replace(part, timestep=timestep / 4, steps=2 * repeat, zoom=ZOOM),
+        "double": replace(part, timestep=timestep / 4, steps=repeat, dtype="float64", zoom=ZOOM),
         "kept": replace(part, steps=repeat, compare=True),
     }
     start = Start(
@@ -310,9 +316,19 @@ def _track(record: Record) -> Track:
             kind=str(left.get("kind", "")),
             left_at=1e-3 * timestep * float(left["step"]) if left else math.inf,
             kept=_largest(seen.get("kept_energy")),
+            zoomed=_zoomed(record),
         )
     except KeyError as error:
         raise RecordError(f"damaged record {str(record.get('key'))[:16]}: {error} is missing") from None
+
+
+def _zoomed(record: Record) -> str:
+    """Return of what kind the worst residual is."""
+    near = record.get("zoom")
+    if not isinstance(near, dict):
+        return ""
+    named = near | {"key": record.get("key")}
+    return zoom(number(named, "unexplained"), array(named, "energy", (None,)), array(named, "work", (None,)))
 
 
 def _largest(values: Floats | None) -> float:

@@ -38,9 +38,6 @@ GROWS = 1.4
 """Exponent of the growth of residuals from which they are a force that is wrong, not jumps: measured 1.65 and
 more against 1.24 and less."""
 
-STEADY = 0.4
-"""Exponent of the growth of noise, at most."""
-
 NOISE = 3e-4
 """Of the energy, over the standard deviation of the kinetic energy: more can be seen in a curve of the total
 energy. Single precision of MinDScAIP has 5e-6."""
@@ -71,6 +68,7 @@ class Track:
         atoms: in the structure.
         left: why it ended early, of which `kind` and at what ps; empty where it did not.
         kept: eV, largest difference between kept and fresh neighbors; nan where it was not looked at.
+        zoomed: of what kind the worst residual is, see `metrics.drift.zoom`; empty where it is not known.
     """
 
     timestep: float
@@ -85,6 +83,7 @@ class Track:
     kind: str = ""
     left_at: float = math.inf
     kept: float = math.nan
+    zoomed: str = ""
 
     @property
     def steps(self) -> float:
@@ -157,6 +156,7 @@ def numbers_of(tracks: Tracks) -> dict[str, float]:
     double, kept = tracks.get("double"), tracks.get("kept")
     fine, coarse = quarter.residuals, half.residuals
     rough = fine.rough if double is None else double.residuals.rough
+    quiet = _least(fine.noise, math.nan if kept is None else kept.residuals.noise)
     spread = float(np.std(quarter.kinetic)) if len(quarter.kinetic) else math.nan
     return {
         "scatter_ratio": _ratio(_scatter(base, half.time), _scatter(half, half.time)),
@@ -171,7 +171,7 @@ def numbers_of(tracks: Tracks) -> dict[str, float]:
         "growth_double": math.nan if double is None else double.residuals.growth,
         "noise": fine.noise / spread if spread else math.nan,
         "kept": math.nan if kept is None else kept.kept,
-        "kept_tolerance": max(KEPT, 30 * fine.noise) if math.isfinite(fine.noise) else KEPT,
+        "kept_tolerance": max(KEPT, 30 * quiet),
     }
 
 
@@ -189,7 +189,8 @@ def blame(tracks: Tracks) -> Blame:
     hasty = base.kind == half.kind == "exploded" and (
         2 * base.left_at < half.left_at or max(base.steps, half.steps) <= HASTY
     )
-    found = None if hasty else _of_the_surface(n)
+    finest = tracks.get("double", quarter)
+    found = None if hasty else _of_the_surface(n, finest.zoomed)
     if found:
         return Blame(*found, n)
     if hasty or (base.left and base.left_at < min(half.left_at, quarter.left_at)):
@@ -207,28 +208,42 @@ def blame(tracks: Tracks) -> Blame:
     return Blame("none", "what work leaves unexplained falls with the step as on a smooth surface", n)
 
 
-def _of_the_surface(n: Mapping[str, float]) -> tuple[str, str] | None:
-    """Return culprit and reason where a quarter of the step still leaves something that is not resolved."""
+def _of_the_surface(n: Mapping[str, float], kind: str) -> tuple[str, str] | None:
+    """Return culprit and reason where a quarter of the step still leaves something that is not resolved.
+
+    Args:
+        n: of `numbers_of`.
+        kind: of what is left in the worst interval, see `metrics.drift.zoom`.
+    """
+    double = math.isfinite(n["rough_double"])
+    if n["noise"] > NOISE and (n["rough_double"] < 0.1 * n["rough"] if double else kind == "noise"):
+        words = f"{n['noise']:.2g} of the fluctuations of the kinetic energy"
+        gone = ", and is gone in double precision" if double else ""
+        return "precision", f"the energy is noisy by {words}{gone}"
+    jump = n["jump_double"] if double else n["jump"]
+    left = jump > LEAST_JUMP and not n["fall"] >= SMOOTH
+    if kind == "spread" and (left or n["mismatch"] > MISMATCH):
+        part = f"{n['mismatch']:.2g} of its work is not in the energy"
+        return "forces", f"the force is not the gradient: {part}, however short the step"
     if n["mismatch"] > MISMATCH and n["growth"] > GROWS:
         return (
             "forces",
             f"the force is not the gradient: {n['mismatch']:.2g} of its work is not in the energy",
         )
-    double = math.isfinite(n["rough_double"])
-    noisy = n["rough_double"] < 0.1 * n["rough"] if double else abs(n["growth"]) < STEADY and n["fall"] < 1.2
-    if noisy and n["noise"] > NOISE:
-        words = f"{n['noise']:.2g} of the fluctuations of the kinetic energy"
-        gone = ", and is gone in double precision" if double else ""
-        return "precision", f"the energy is noisy by {words}{gone}"
-    jump = n["jump_double"] if double else n["jump"]
-    if jump > LEAST_JUMP and not n["fall"] >= SMOOTH and (double or not noisy):
-        return "surface", f"the energy jumps by up to {jump:.2g} eV in a step, however short"
+    if left and (double or kind != "noise"):
+        what = "has a kink: a change of" if kind == "gone" else "jumps by"
+        return "surface", f"the energy {what} up to {jump:.2g} eV in a step, however short"
     return None
 
 
 def _largest(values: Floats) -> float:
     known = values[np.isfinite(values)]
     return float(known.max()) if len(known) else math.nan
+
+
+def _least(*values: float) -> float:
+    """The smallest that is known, or 0: wrong neighbors make noise only where they are kept."""
+    return min((value for value in values if math.isfinite(value)), default=0.0)
 
 
 def _scatter(track: Track, window: Floats) -> float:
