@@ -166,7 +166,7 @@ def _require_form(manifest: Any, path: Path) -> None:
 
 def _require_complete(manifest: Mapping[str, Any], path: Path) -> None:
     """Raise unless a manifest says of data and models what is needed to find and understand the records."""
-    groups: list[tuple[str, dict[str, Any], dict[str, type]]] = [
+    groups: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         ("data", manifest["data"], {"spec": str, "identity": str}),
         *(
             (f"models.{name}", entry, {"identity": str, "settings": dict})
