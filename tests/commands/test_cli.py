@@ -242,7 +242,7 @@ def test_smiles_become_torsions_and_labels(folder):
     assert plan.returncode == 0, plan.stderr
     assert re.search(r"together +2 +18", plan.stdout)
     built = sfumato(folder, "scan", "build", *words, "-o", "t.h5", "--workers", "2")
-    assert built.returncode == 0, built.stderr
+    assert built.returncode == 1, built.stderr  # a molecule could not be read, as below
     assert "2 scans, 18 of 18 frames labeled" in built.stdout
     assert re.search(r"line 2: .* +broken", built.stdout)
     assert re.search(r"no bridge bond +methane", built.stdout)

@@ -11,9 +11,10 @@ import numpy as np
 
 from sfumato.campaigns import campaign
 from sfumato.campaigns.campaign import DEFAULTS, CampaignOptions
+from sfumato.datasets.labeled import require_format, write_labeled
 from sfumato.execution.runner import Watch
 from sfumato.files import remove_leftovers
-from sfumato.io import Exclusion, Molecule, write_systems
+from sfumato.io import Exclusion, Molecule
 from sfumato.potentials.engines import Engine
 from sfumato.systems import Prediction
 
@@ -45,7 +46,8 @@ def label_structures(
     Args:
         molecules: structures with names, molecules or crystals.
         engine: the level of theory; it must pass its self-test.
-        path: the extended XYZ file to write: energy (eV), forces (eV/Å), name, SMILES and level.
+        path: the file to write: energy (eV), forces (eV/Å), name, SMILES and level; extended XYZ, or a packed
+            set of frames where the ending is .h5.
         store: folder of the labels, which several campaigns may share.
         options: who works, what to repeat, when to stop.
         watch: context manager that yields a callback for progress.
@@ -59,6 +61,7 @@ def label_structures(
         OSError: the disk is full; every finished label is kept.
         Stopped: on Ctrl-C or SIGTERM; call again to continue.
     """
+    require_format(path)
     remove_leftovers(path.parent, path.name)
     with watch or nullcontext(lambda tally: None) as callback:
         records = campaign.label(
@@ -77,5 +80,5 @@ def label_structures(
         energies, forces = zip(*labels, strict=True)
         prediction = Prediction(energy=np.array(energies), forces=np.concatenate(forces))
         words = [{"name": m.name, "smiles": m.smiles, "level": engine.level} for m, _ in good]
-        write_systems(path, [molecule.system for molecule, _ in good], prediction, words)
+        write_labeled(path, [molecule.system for molecule, _ in good], prediction, words)
     return Labeled(len(good), (*rejected, *failed))

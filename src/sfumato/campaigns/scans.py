@@ -16,11 +16,14 @@ import numpy as np
 
 from sfumato.campaigns import campaign
 from sfumato.campaigns.campaign import DEFAULTS, CampaignOptions
+from sfumato.datasets.labeled import require_format
+from sfumato.datasets.scans_xyz import write_scans_xyz
 from sfumato.execution.folder import provenance
 from sfumato.execution.records import Record, array, number
 from sfumato.execution.runner import Watch
 from sfumato.files import remove_leftovers
 from sfumato.io import Exclusion, Molecule, write_scan_set
+from sfumato.io.ase_objects import XYZ_SUFFIXES
 from sfumato.jobs.frames import Frame, frames_of
 from sfumato.potentials.engines import Engine
 from sfumato.reference.quality import discontinuity
@@ -197,7 +200,7 @@ def build_scans(
     Args:
         molecules: structures with names.
         engine: the level of theory; it must pass its self-test.
-        path: the HDF5 file to write.
+        path: the file to write: HDF5, or extended XYZ where the ending is .xyz or .extxyz.
         recipe: licence, coordinate, frames, sampling.
         store: folder of the labels, which several campaigns may share; default `<path>.campaign`.
         options: who works, what to repeat, when to stop.
@@ -212,6 +215,7 @@ def build_scans(
         OSError: the disk is full; every finished label is kept.
         Stopped: on Ctrl-C or SIGTERM; call again to continue.
     """
+    require_format(path)
     remove_leftovers(path.parent, path.name)
     geometry = lay_out(molecules, recipe)
     store = store or default_store(path)
@@ -228,7 +232,8 @@ def build_scans(
     facts |= {"engine": engine.identity, "recipe": asdict(recipe), **provenance()}
     facts["excluded"] = [[exclusion.name, exclusion.reason] for exclusion in excluded]
     scan_set = _set(path.stem, engine.level, recipe.licence, labeled, jumps, facts)
-    write_scan_set(path, scan_set)
+    write = write_scans_xyz if path.suffix.lower() in XYZ_SUFFIXES else write_scan_set
+    write(path, scan_set)
     return Built(scan_set, excluded)
 
 

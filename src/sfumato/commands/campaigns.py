@@ -154,7 +154,7 @@ def register(app: App) -> None:
 def scan_build(
     molecules: Molecules,
     *,
-    out: File,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The file to write: .h5, .xyz or .extxyz.")],
     options: Annotated[LabelOptions, Flat] = LABELING,
     recipe: Annotated[RecipeOptions, Flat] = RECIPE,
 ) -> int:
@@ -163,8 +163,9 @@ def scan_build(
     from sfumato.commands.data_tables import exclusion_table
     from sfumato.io import read_molecules
 
+    found = read_molecules(molecules, seed=recipe.seed)
     built = build_scans(
-        read_molecules(molecules, seed=recipe.seed),
+        found,
         options.made(),
         out,
         recipe.recipe(),
@@ -177,7 +178,7 @@ def scan_build(
     missing = sum(int((~scan.labeled).sum()) for scan in built.scan_set)
     frames = sum(len(scan) for scan in built.scan_set)
     say(f"{out}: {len(built.scan_set)} scans, {frames - missing} of {frames} frames labeled")
-    return DONE if not missing else PARTIAL
+    return DONE if not missing and not found.rejected else PARTIAL
 
 
 def plan_scan(
@@ -204,7 +205,7 @@ def plan_scan(
 def label(
     structures: Molecules,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The extended XYZ file to write.")],
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The file to write: .xyz, .extxyz, or .h5.")],
     options: Annotated[LabelOptions, Flat] = LABELING,
 ) -> int:
     """Compute energies and forces of structures at a level of theory; continues where it stopped."""

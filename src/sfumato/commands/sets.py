@@ -11,6 +11,8 @@ from sfumato.commands.screen import DONE, PARTIAL, download, say
 
 if TYPE_CHECKING:
     from sfumato.datasets.check import FrameReport
+    from sfumato.datasets.sources import SourceSettings
+    from sfumato.frames import FrameSet
     from sfumato.reference.quality import QualityReport
 
 UNPACKED = (".xyz", ".extxyz", ".db", ".aselmdb", ".json", ".traj", ".yaml", ".yml")
@@ -73,13 +75,13 @@ def data_check(
     from sfumato.datasets import named as datasets
     from sfumato.files import write_json
 
-    if name not in datasets.DATASETS and Path(name).is_file() and Path(name).suffix in UNPACKED:
-        raise ValueError(
-            f"{name}: is not a packed data set; pack labeled structures first: "
-            "sfumato data convert FILE --source SOURCE.yaml -o set.h5 (docs/training.md)"
-        )
     found: QualityReport | FrameReport
-    if datasets.holds(name) == "frames":
+    if name not in datasets.DATASETS and Path(name).is_file() and Path(name).suffix in UNPACKED:
+        from sfumato.datasets.check import check_frames
+
+        found = check_frames(_labeled(name))
+        say(frames_table(found))
+    elif datasets.holds(name) == "frames":
         from sfumato.datasets.check import check_frames
 
         found = check_frames(datasets.frames_path(name))
@@ -95,18 +97,48 @@ def data_check(
     return DONE if found.passed else PARTIAL
 
 
+def _labeled(file: str) -> FrameSet:
+    """Return the frames of a file that `sfumato label` wrote; of any other say what to do."""
+    from sfumato.datasets.labeled import declaration, read_labeled
+
+    own = declaration(file)
+    if own is None:
+        raise ValueError(
+            f"{file}: is not a packed data set; pack labeled structures first: "
+            f"sfumato data convert {file} --source SOURCE.yaml -o set.h5 (docs/training.md); "
+            f"sfumato data convert {file} --template SOURCE.yaml writes a declaration to complete"
+        )
+    return read_labeled(file, own)
+
+
 def data_convert(
     files: Annotated[list[str], Parameter(help="FILE, or train=FILE val=FILE test=FILE.", negative="")],
     *,
-    source: Annotated[Path, Parameter(help="YAML: what the files are and mean (docs/training.md).")],
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The HDF5 file to write.")],
+    source: Annotated[
+        Path | None,
+        Parameter(help="YAML: what the files are and mean (docs/training.md); sfumato label's need none."),
+    ] = None,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="The HDF5 file to write.")] = None,
+    template: Annotated[
+        Path | None, Parameter(help="Write a declaration of the file to complete, and convert nothing.")
+    ] = None,
 ) -> int:
     """Convert labeled structures of others into a packed training set."""
     from sfumato.commands.data_tables import exclusion_table
     from sfumato.datasets.convert import convert, read_source
+    from sfumato.datasets.labeled import pack
     from sfumato.io import Exclusion
 
-    made = convert(_files(files), out, read_source(source))
+    given = _files(files)
+    if template is not None:
+        return _write_template(given, template)
+    if out is None:
+        raise ValueError("-o: name the HDF5 file to write")
+    if source is None:
+        file = given if isinstance(given, str) else next(iter(given.values()))
+        made = pack(file, out, _own(file)) if isinstance(given, str) else convert(given, out, _own(file))
+    else:
+        made = convert(given, out, read_source(source))
     for note in made.notes:
         say(note)
     if made.left_out:
@@ -114,6 +146,30 @@ def data_convert(
     splits = ", ".join(f"{count} {name}" for name, count in made.splits.items())
     say(f"{out}: {made.frames} frames of {made.molecules} molecules ({splits})")
     return DONE
+
+
+def _write_template(given: str | dict[str, str], path: Path) -> int:
+    from sfumato.datasets.labeled import template
+    from sfumato.files import write_text
+
+    if path.exists():
+        raise ValueError(f"{path}: is there already; name another file, or remove it")
+    write_text(path, template(given if isinstance(given, str) else next(iter(given.values()))))
+    say(f"{path}: replace every ???, then: sfumato data convert … --source {path} -o set.h5")
+    return DONE
+
+
+def _own(file: str) -> SourceSettings:
+    """Return what a file that `sfumato label` wrote says of itself; of any other say what to do."""
+    from sfumato.datasets.labeled import declaration
+
+    own = declaration(file)
+    if own is None:
+        raise ValueError(
+            f"{file}: say what it is and means, with --source SOURCE.yaml (docs/training.md); "
+            f"sfumato data convert {file} --template SOURCE.yaml writes one to complete"
+        )
+    return own
 
 
 def _files(given: list[str]) -> str | dict[str, str]:

@@ -99,6 +99,9 @@ def read_source(path: str | Path) -> SourceSettings:
         ValueError: an unreadable file, or a declaration that is not complete; names the file.
     """
     settings = read_settings(SourceSettings, Path(path))
+    open_ = [key for key, value in settings.model_dump().items() if "???" in str(value)]
+    if open_:
+        raise ValueError(f"{path}: still to be filled in (???): {', '.join(open_)}")
     try:
         _factors(settings)
     except ValueError as error:

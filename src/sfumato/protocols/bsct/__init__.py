@@ -10,6 +10,7 @@ from sfumato.protocols.bsct.settings import Settings
 from sfumato.protocols.protocol import Protocol, Run, Size
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
     from rich.console import RenderableType
 
     from sfumato.execution.records import Record
@@ -38,7 +39,12 @@ class BSCT(Protocol):
     def read(self, data: str | Path, settings: Settings) -> ScanSet:
         """See Protocol."""
         from sfumato.datasets import named
+        from sfumato.datasets.labeled import header_of
 
+        if data not in named.DATASETS and header_of(data) is not None:
+            from sfumato.datasets.scans_xyz import read_scans_xyz
+
+            return read_scans_xyz(data)
         return named.load(data)
 
     def plan(self, data: ScanSet, settings: Settings) -> Iterable[Task]:
@@ -80,6 +86,12 @@ class BSCT(Protocol):
         from sfumato.protocols.bsct.page import bsct_page
 
         return bsct_page(runs)
+
+    def figure(self, run: Run) -> Figure:
+        """See Protocol."""
+        from sfumato.protocols.bsct.figures import fsd_figure
+
+        return fsd_figure(run)
 
     def compare(self, run: Run, metric: str | None) -> RenderableType:
         """See Protocol."""

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from sfumato.datasets import named
-from sfumato.files import temporary_folder
+from sfumato.datasets.labeled import declaration, read_labeled
+from sfumato.datasets.sources import SourceSettings
 from sfumato.frames import Category, FrameSet
-from sfumato.io import read_frame_set
 from sfumato.systems import Batch, Prediction, ScanSet
 
 STRUCTURES = (".xyz", ".extxyz", ".db", ".aselmdb", ".json", ".traj")
@@ -21,36 +21,28 @@ def read_frames(data: str | Path, declared: dict[str, Any] | None = None) -> Fra
     """Return the frames of any data set.
 
     Args:
-        data: a named set, a packed file of frames or scans, or a file of structures with declared labels.
-        declared: what the labels of that file are; None for packed data.
+        data: a named set, a packed file of frames or scans, a file that `sfumato label` wrote, or one of
+            structures with declared labels.
+        declared: what the labels of that file are; None for all others.
 
     Raises:
         ValueError: an unknown name or path, contents that cannot be read, or a file of structures of which
             is not said what its labels are.
     """
     if declared is not None:
-        return _converted(Path(data), declared)
+        return read_labeled(Path(data), SourceSettings(**declared))
     path = Path(data)
     if data not in named.DATASETS and path.is_file() and path.suffix in STRUCTURES:
+        own = declaration(path)
+        if own is not None:
+            return read_labeled(path, own)
         raise ValueError(
-            f"{data}: say what its labels are, with --source FILE.yaml: layout, level, keys and units, as "
-            "for `sfumato data convert` (docs/training.md)"
+            f"{data}: say what its labels are, with --source FILE.yaml: layout, level, keys and units "
+            f"(docs/training.md); sfumato data convert {data} --template FILE.yaml writes one to complete"
         )
     if named.holds(data) == "frames":
         return named.load_frames(data)
     return of_scans(named.load(data))
-
-
-def _converted(path: Path, declared: dict[str, Any]) -> FrameSet:
-    from sfumato.datasets.convert import convert
-    from sfumato.datasets.sources import SourceSettings
-
-    with temporary_folder("errors") as folder:
-        packed = folder / "frames.h5"
-        # How the frames would be divided for training does not matter here, and few cannot be.
-        settings = SourceSettings(**declared | {"fractions": (0.0, 0.0, 1.0)})
-        convert(path, packed, settings)
-        return read_frame_set(packed)
 
 
 def of_scans(scan_set: ScanSet) -> FrameSet:
