@@ -56,7 +56,7 @@ def die():
         (refuse, ""),
         (read, "a flipped bit was accepted"),
         (crash, "traceback"),
-        (flood, "takes 0."),
+        (flood, "takes "),
         (hang, "hangs for 1 s"),
         (die, "killed by SIGKILL"),
         (lambda: 7, "exit code 7"),

@@ -38,6 +38,7 @@ def test_atoms_without_edges_take_memory_too(monkeypatch):
 def test_memory_that_was_only_kept_is_given_back_before_layers_are_recomputed(monkeypatch):
     """An evaluation leaves gigabytes with the allocator: the machine is not full for the next one."""
     free = [10]
+    monkeypatch.setattr(module, "SMALL", 0)
     monkeypatch.setattr(module, "free_memory", lambda _: free[0])
     one, water = NetworkPotential(model()), Batch.of([System([8, 1, 1], np.eye(3))])
     one.predict(water)

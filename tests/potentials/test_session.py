@@ -83,6 +83,7 @@ def test_a_batch_that_does_not_fit_is_evaluated_in_parts(monkeypatch):
         return evaluate(net, topology, *args, **kwargs)
 
     monkeypatch.setattr(network, "evaluate", counting)
+    monkeypatch.setattr(network, "SMALL", 0)
     monkeypatch.setattr(network, "free_memory", lambda device: 10)
     found = POTENTIAL.session(MOLECULES, 0.6).predict(MOLECULES.positions)
     assert seen == [1, 1, 1]

@@ -182,7 +182,7 @@ def test_what_is_given_with_set(tmp_path):
         ("stages.s.batch.atoms=30", "not a group of settings"),
         ("stages.1.lr=3", "no stage '1'"),
         ("stages.name=3", "not a group of settings"),
-        ("seed=[", "not YAML"),
+        ("seed=[", "cannot be read as YAML"),
         ("seed=x", r"seed = 'x'"),
     ):
         with pytest.raises(ValueError, match=match):
