@@ -77,6 +77,7 @@ class Protocol(ABC):
         data: the default data set.
         unit: what the progress counts.
         reads: earlier versions whose run folders this one can analyze, because they computed the same.
+        stated: whether charge and spin are stated by the data, so that a model that ignores them is named.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Protocol(ABC):
     data: str
     unit: str = "structures"
     reads: tuple[int, ...] = ()
+    stated: bool = True
 
     @abstractmethod
     def read(self, data: str | Path, settings: Any) -> Any:

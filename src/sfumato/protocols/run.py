@@ -78,7 +78,7 @@ def run(
         except SameFailureError as error:  # the other models may do better
             stopped[model.name] = str(error)
             records = recorded(tasks, model.name, identity, folder)
-        if found := charges.ignored(tasks, abilities, records, identity):
+        if p.stated and (found := charges.ignored(tasks, abilities, records, identity)):
             manifest["models"][model.name][charges.IGNORED] = found
             folder.begin(manifest, p.reads)
         results[model.name] = p.analyse(data, records, model.name, identity, own[model.name])

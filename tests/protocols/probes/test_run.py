@@ -214,6 +214,10 @@ def test_a_run_is_read_again_as_it_was(done):
     }
 
 
+def test_spins_that_were_chosen_here_are_not_held_against_a_model(done):
+    assert done.remarks == []
+
+
 def test_the_result_file_is_plain_json_with_numbers_and_verdicts(done):
     text = json.dumps(done.as_json(), allow_nan=False)
     broken = json.loads(text)["models"]["lj-hard-cutoff"]

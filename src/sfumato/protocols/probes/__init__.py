@@ -30,6 +30,7 @@ class Probes(Protocol):
     settings = Settings
     data = "organic-mini"
     unit = "probes"
+    stated = False  # most structures are made here, each in its lowest spin state
 
     def read(self, data: str | Path, settings: Settings) -> Structures:
         """See Protocol."""
