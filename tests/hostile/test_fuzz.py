@@ -38,7 +38,7 @@ def crash():
 
 
 def flood():
-    return 2 * len(b"x" * 600_000_000) // 600_000_000
+    return 2 * len(b"x" * 10**9) // 10**9
 
 
 def hang():
@@ -64,7 +64,8 @@ def die():
 )
 def test_the_test_sees_every_fault(use, fault, tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz, "SECONDS", 1 if use is hang else 60)
-    monkeypatch.setattr(fuzz, "MEMORY", 5e8)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])  # what a fork begins with
+    monkeypatch.setattr(fuzz, "MEMORY", pages * os.sysconf("SC_PAGE_SIZE") + 5e8)
     (tmp_path / "toy.txt").write_bytes(b"0123456789")
     case = sealed(use)
     sound = fuzz.attempt(case, tmp_path, 0, -1)
