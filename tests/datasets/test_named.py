@@ -392,7 +392,7 @@ def test_an_interrupted_download_leaves_nothing(cache: Path, monkeypatch: pytest
 
 
 def test_a_download_without_end_is_given_up(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfumato.datasets.named.LARGEST", len(GOOD) // 2)
+    monkeypatch.setattr("sfumato.datasets.downloads.LARGEST", len(GOOD) // 2)
     with served(GOOD, None) as (url, _):
         from_url(monkeypatch, url)
         with pytest.raises(ValueError, match=rf"given up after {len(GOOD)} bytes"):

@@ -1,21 +1,23 @@
 """Named data sets: where each comes from, what it must contain, and how it gets onto this machine.
 
-A set holds scans to test potentials on, or frames to train them on. It is pinned by the identity of its
-contents (`ScanSet.identity`, `FrameSet.identity`), not by the bytes of an archive: hosts pack the same commit
-into different bytes over the years. Only `get` opens a connection.
+A set holds scans to test potentials on, frames to train them on, or testing sets of rare events. It is pinned
+by the identity of its contents (`ScanSet.identity`, `FrameSet.identity`), not by the bytes of an archive:
+hosts pack the same commit into different bytes over the years. Only `get` opens a connection.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from sfumato.datasets.downloads import DownloadError, Progress, download
+from sfumato.datasets.published import READERS, read_published_set
+from sfumato.datasets.table import DATASETS as DATASETS  # noqa: PLC0414 (exported)
+from sfumato.datasets.table import HELD, DataSet, Holds
 from sfumato.files import expanded, remove_leftovers, temporary_name
 from sfumato.frames import FrameSet
 from sfumato.io import (
@@ -24,127 +26,16 @@ from sfumato.io import (
     read_released_archive,
     read_released_folder,
     read_scan_set,
+    write_frame_set,
     write_scan_set,
 )
 from sfumato.io.frames_hdf5 import FORMAT as FRAMES
+from sfumato.io.rare_events import FORMAT as RARE_EVENTS
+from sfumato.io.rare_events import RareEvents, read_packed, write_packed
 from sfumato.systems import ScanSet
 from sfumato.words import nearest
 
-Progress = Callable[[int, int], None]
-"""Called with the bytes received so far and the total, 0 where the server does not say."""
-
-Holds = Literal["scans", "frames"]
-
 Status = Literal["bundled", "cached", "not here"]
-
-TIMEOUT = 30.0
-"""Seconds without a byte after which a download is given up."""
-
-LARGEST, LONGEST = 2 << 30, 3600.0
-"""Bytes and seconds after which a download is given up, whatever the server sends."""
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """What is known about a named set before it is here.
-
-    Args:
-        name: what the user types.
-        description: one line for `data list`.
-        level: level of theory of the labels.
-        licence: SPDX identifier.
-        source: who made it, and at which revision.
-        identity: SHA-256 that the set's identity must have.
-        counts: (bond type, number of scans) pairs, or (split, number of frames).
-        frames: number of frames in all.
-        holds: "scans" or "frames".
-        url: archive in the released layout, where it is downloaded.
-        bundled: file name in the package's data folder, where it ships with it.
-    """
-
-    name: str
-    description: str
-    level: str
-    licence: str
-    source: str
-    identity: str
-    counts: tuple[tuple[str, int], ...]
-    frames: int
-    holds: Holds = "scans"
-    url: str = ""
-    bundled: str = ""
-
-    @property
-    def scans(self) -> int:
-        """Number of scans."""
-        return sum(count for _, count in self.counts)
-
-
-_BONDS = ("C-C", "C-N", "C-O", "C-P", "C-S", "N-N", "N-O", "N-P", "O-P")
-_BSCT_COMMIT = "79d915b0f1780a6cc680595984b4c210b5660038"
-
-DATASETS: dict[str, DataSet] = {
-    entry.name: entry
-    for entry in (
-        DataSet(
-            name="bsct-spice",
-            description="bond scans of 485 molecules of the SPICE test set",
-            level="wB97M-D3(BJ)/def2-TZVPPD",
-            licence="MIT",
-            source=f"Liu et al. 2026, arXiv 2602.04861; github.com/ryanliu30/bsct at {_BSCT_COMMIT}",
-            identity="8871f40172b1b2115905880515a3d9131ee65ddde79513c535c05dbfd9517a52",
-            counts=tuple(zip(_BONDS, (100, 98, 100, 18, 100, 20, 20, 14, 15))),
-            frames=48500,
-            url=f"https://codeload.github.com/ryanliu30/bsct/tar.gz/{_BSCT_COMMIT}",
-        ),
-        DataSet(
-            name="bsct-mini",
-            description="bond scans of nine small molecules, one of each published bond type",
-            level="wb97m-d3bj/def2-tzvppd",
-            licence="MIT",
-            source="sfumato scan build",
-            identity="5f6143b96fafe41dcf2d63b51b7d993e069bff74c6197b5ad357944eae0bc15d",
-            counts=tuple((bond, 1) for bond in _BONDS),
-            frames=900,
-            bundled="bsct-mini.h5",
-        ),
-        DataSet(
-            name="bsct-mini-gfn2",
-            description="the frames of bsct-mini by a method that takes milliseconds",
-            level="GFN2-xTB",
-            licence="MIT",
-            source="sfumato scan build",
-            identity="147915806e4ab67baec390c24fa7d398a975a4c3501d0e602e7c5c2a509615b3",
-            counts=tuple((bond, 1) for bond in _BONDS),
-            frames=900,
-            bundled="bsct-mini-gfn2.h5",
-        ),
-        DataSet(
-            name="bsct-medium",
-            description="27 scans of bsct-spice, molecules of 15 to 35 atoms, three of each bond type",
-            level="wB97M-D3(BJ)/def2-TZVPPD",
-            licence="MIT",
-            source=f"Liu et al. 2026, arXiv 2602.04861; github.com/ryanliu30/bsct at {_BSCT_COMMIT}",
-            identity="e4a4a6530bd8fe5c89697bbfdfde9b7f3f8face88126c22d2eda088600717ee2",
-            counts=tuple((bond, 3) for bond in _BONDS),
-            frames=2700,
-            bundled="bsct-medium.h5",
-        ),
-        DataSet(
-            name="organic-mini",
-            description="configurations of 365 small molecules, split by molecule",
-            level="GFN2-xTB",
-            licence="MIT",
-            source="sfumato data sample",
-            identity="6eac7f7e9937154cd39eefc69247b4d33d4e3df94829caadd87e443efc6f59ec",
-            counts=(("train", 3973), ("val", 611), ("test", 525)),
-            frames=5109,
-            holds="frames",
-            bundled="organic-mini.h5",
-        ),
-    )
-}
-"""Every named data set; the molecules of all of them are neutral with closed shells."""
 
 
 def _entry(name: str) -> DataSet:
@@ -212,8 +103,8 @@ def load(data: str | Path) -> ScanSet:
         ValueError: an unknown name or path; a named set that is not here; contents that are incomplete,
             damaged or not the expected ones.
     """
-    if holds(data) == "frames":
-        raise ValueError(f"{data}: holds frames to train on, not scans")
+    if (kind := holds(data)) != "scans":
+        raise ValueError(f"{data}: holds {HELD[kind]}, not scans")
     if isinstance(data, str) and data in DATASETS:
         return _load_named(DATASETS[data])
     scan_set = _read(expanded(data))
@@ -241,7 +132,11 @@ def holds(data: str | Path) -> Holds:
             f"{str(data)!r} is neither a named data set nor an existing path; "
             f"{nearest(str(data), sorted(DATASETS))}"
         )
-    return "frames" if _format(path) == FRAMES else "scans"
+    return KINDS.get(_format(path) or "", "scans")
+
+
+KINDS: dict[str, Holds] = {FRAMES: "frames", RARE_EVENTS: "rare events"}
+"""By what a packed file says it is; all others are scans."""
 
 
 def _format(path: Path) -> str | None:
@@ -264,8 +159,8 @@ def frames_path(data: str | Path) -> Path:
     Raises:
         ValueError: an unknown name or path, a named set that is not here, or one that holds scans.
     """
-    if holds(data) == "scans":
-        raise ValueError(f"{data}: holds scans, not frames to train on")
+    if (kind := holds(data)) != "frames":
+        raise ValueError(f"{data}: holds {HELD[kind]}, not frames to train on")
     if isinstance(data, str) and data in DATASETS:
         return _here(DATASETS[data])
     return expanded(data)
@@ -307,6 +202,25 @@ def load_frames(data: str | Path) -> FrameSet:
     frames = read_frame_set(frames_path(data))
     _require_named(data, frames.identity)
     return frames
+
+
+def load_rare_events(data: str | Path) -> RareEvents:
+    """Load testing sets of rare events, verified.
+
+    Args:
+        data: a name from `DATASETS`, or the path of a packed file.
+
+    Raises:
+        ValueError: an unknown name or path, a named set that is not here, one that holds something else, or
+            contents that are damaged or not the expected ones.
+    """
+    if (kind := holds(data)) != "rare events":
+        raise ValueError(f"{data}: holds {HELD[kind]}, not testing sets of rare events")
+    if isinstance(data, str) and data in DATASETS:
+        found = read_packed(_here(DATASETS[data]))
+        _require_named(data, found.identity)
+        return found
+    return read_packed(expanded(data))
 
 
 def _here(entry: DataSet) -> Path:
@@ -357,11 +271,31 @@ def _check_identity(entry: DataSet, scan_set: ScanSet, where: str) -> None:
 
 def _store(entry: DataSet, path: Path) -> Path:
     """Pack what lies at `path` under its final name, after it proved to be the named set."""
+    if entry.name in READERS:
+        return _store_published(entry, path)
     scan_set = _with_facts(_read(path), entry)
     _check_identity(entry, scan_set, str(path))
     target = location(entry.name)
     _make_cache(target.parent)
     write_scan_set(target, scan_set)
+    return target
+
+
+def _store_published(entry: DataSet, path: Path) -> Path:
+    """Do the same with a set that is not one of scans."""
+    found = read_published_set(entry.name, path)
+    found = replace(found, name=entry.name, level=entry.level, licence=entry.licence, source=entry.source)
+    if found.identity != entry.identity:
+        raise ValueError(
+            f"{path}: not the contents of {entry.name}: expected identity {entry.identity}, found "
+            f"{found.identity}; {len(found)} structures, expected {entry.frames}"
+        )
+    target = location(entry.name)
+    _make_cache(target.parent)
+    if isinstance(found, RareEvents):
+        write_packed(target, found)
+    else:
+        write_frame_set(target, found)
     return target
 
 
@@ -411,7 +345,7 @@ def get(name: str, progress: Progress | None = None) -> Path:
     """
     entry = _entry(name)
     try:
-        _load_named(entry)
+        _verify(entry)
         return location(name)
     except ValueError:
         if entry.bundled:
@@ -421,7 +355,7 @@ def get(name: str, progress: Progress | None = None) -> Path:
     remove_leftovers(folder, f"{name}.download")
     archive = folder / temporary_name(f"{name}.download")
     try:
-        _download(entry, archive, progress)
+        download(entry.name, entry.url, archive, progress)
         return _store(entry, archive)
     except DownloadError:
         raise
@@ -436,48 +370,20 @@ def get(name: str, progress: Progress | None = None) -> Path:
         archive.unlink(missing_ok=True)
 
 
+def _verify(entry: DataSet) -> None:
+    """Check that a named set is here and is what it must be.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if entry.holds == "scans":
+        _load_named(entry)
+    elif entry.holds == "frames":
+        verify_frames(entry.name)
+    else:
+        load_rare_events(entry.name)
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class DownloadError(ValueError):
-    """A download that did not come to its end."""
-
-
-class _Meter:
-    """What pooch takes for a progress bar: tells a callable, and ends what is too large or takes too long."""
-
-    def __init__(self, report: Progress | None, file: Path) -> None:
-        self.total = 0
-        self._report = report
-        self._file = file
-        self._start = time.monotonic()
-
-    def update(self, _: int) -> None:
-        # pooch counts whole chunks, and the last is shorter: the file knows better.
-        received, seconds = self._file.stat().st_size, time.monotonic() - self._start
-        if received > LARGEST or seconds > LONGEST:
-            raise OSError(f"given up after {received} bytes in {seconds:.0f} s, more than any set takes")
-        if self._report is not None:
-            self._report(received, self.total)
-
-    def reset(self) -> None:
-        """Nothing to start over: the size of the file is the count."""
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-
-def _download(entry: DataSet, target: Path, progress: Progress | None) -> None:
-    import pooch
-
-    meter = _Meter(progress, target)
-    fetch = pooch.HTTPDownloader(progressbar=meter, chunk_size=2**18, timeout=TIMEOUT)
-    try:
-        fetch(entry.url, str(target), None)
-    except OSError as error:  # what requests raises, and a full disk
-        raise DownloadError(
-            f"{entry.name}: cannot be downloaded from {entry.url}: {error}. Without a network, bring a copy "
-            f"(the archive or the folder) and run `sfumato data import {entry.name} PATH`"
-        ) from None

@@ -163,11 +163,12 @@ def score_table(
         "force_rmse": ((off**2).sum(axis=1), 3.0),
         "force_mae": (np.abs(off).sum(axis=1), 3.0),
     }
-    table = {}
+    table: Table = {}
     for name, (values, weight) in columns.items():
         known = np.isfinite(values)
         above = np.bincount(index, np.where(known, values, 0.0), structures)
-        table[name] = (above, weight * np.bincount(index, known, structures))
+        below = weight * np.bincount(index, known, structures)
+        table[name] = np.asarray(above, dtype=float), np.asarray(below, dtype=float)
     return table
 
 
