@@ -9,10 +9,12 @@ import time
 import pytest
 from rich.table import Table
 
+from sfumato.commands import runs
 from sfumato.commands.ending import exit_code
 from sfumato.commands.progress import ProgressLine
 from sfumato.commands.screen import say
 from sfumato.execution.runner import Stopped, Tally
+from sfumato.execution.worker import THREAD_VARIABLES
 
 NAMES = ["runs[v2]", "[/red]", "[bold]x[/bold]", "a :smile: b", "[link=x]y"]
 
@@ -53,7 +55,8 @@ def test_a_batch_log_gets_lines_with_all_that_is_known(monkeypatch, capsys):
 
 
 def start(body, **options):
-    code = "import sys, time\nfrom sfumato.commands.ending import exit_code\n"
+    code = "import sys, time\nfrom sfumato.commands import runs
+from sfumato.commands.ending import exit_code\n"
     code += f"from sfumato.commands.screen import say\ndef work():\n{body}\n"
     code += "sys.exit(exit_code(work))"
     return subprocess.Popen(
@@ -137,3 +140,20 @@ def test_an_encoding_without_our_characters_is_no_hindrance(encoding):
 
 def test_exit_codes_pass():
     assert [exit_code(lambda code=code: code) for code in (0, 1, 2)] == [0, 1, 2]
+
+
+def test_the_demo_computes_small_molecules_with_one_thread_unless_the_user_says_otherwise(monkeypatch):
+    for name in THREAD_VARIABLES:
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+    seen = {}
+
+    def stop(*_):
+        seen.update({name: os.environ[name] for name in THREAD_VARIABLES})
+        raise KeyError
+
+    monkeypatch.setattr(runs, "_run", stop)
+    with pytest.raises(KeyError):
+        runs.demo()
+    assert seen == {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "3"}

@@ -152,6 +152,16 @@ def plan_protocol(protocol: Protocol, options: PlanOptions) -> int:
     return DONE
 
 
+def _one_thread() -> None:
+    """Compute small molecules with one thread each: several wait for each other longer than they compute."""
+    import os
+
+    from sfumato.execution.worker import THREAD_VARIABLES
+
+    for variable in THREAD_VARIABLES:
+        os.environ.setdefault(variable, "1")
+
+
 def report(
     paths: Annotated[
         list[Path] | None,
@@ -221,6 +231,7 @@ def demo(*, out: Annotated[Path, Parameter(help="Folder for records and report."
     from sfumato.protocols.table import PROTOCOLS
     from sfumato.report.html import write_report
 
+    _one_thread()
     results = []
     for name, more in DEMO.items():
         protocol = PROTOCOLS[name]
