@@ -92,6 +92,23 @@ def test_molecules_have_energy_and_forces():
     assert set(asked) == {"energy", "forces"}
 
 
+def test_slabs_and_wires_never_become_clusters():
+    slab = Atoms("C4", [[0, 0, 0], [0, 1.42, 0], [1.23, 2.13, 0.1], [1.23, 3.55, 0]], cell=[2.46, 4.26, 15.0])
+    one = potential()
+    model = one.torchsim(stress=False)
+    for directions in ([1, 1, 0], [1, 0, 0], [0, 1, 1]):
+        slab.pbc = directions
+        with pytest.raises(ValueError, match="a cell but no periodic direction"):
+            model(state([slab]))
+        whole = vars(state([slab])) | {"pbc": torch.tensor(directions, dtype=torch.bool)}
+        expected = one.predict(Batch.of([from_ase(slab)]))
+        np.testing.assert_allclose(model(whole)["forces"], expected.forces, rtol=0, atol=1e-11)
+    assert np.abs(expected.forces).max() > 0.05
+    flat = Atoms("C2", [[0, 0, 0], [0, 1.4, 0.1]], cell=[2.46, 4.26, 0.0], pbc=[1, 1, 0])
+    with pytest.raises(ValueError, match="a cell but no periodic direction"):
+        model(state([WATER, flat]))
+
+
 def test_inference_mode_of_torch_changes_nothing():
     model = potential().torchsim()
     expected = model(state(crystals()))

@@ -29,7 +29,8 @@ def torchsim_model(network: Network, name: str, skin: float, stress: bool) -> An
         name: for messages.
         skin: Å, see `Neighbors`.
         stress: whether to compute stress of states periodic in three directions. Those without a periodic
-            direction have none; others are then refused.
+            direction have none; others are then refused. A cell in a state whose only flag says that nothing
+            is periodic is refused too, since TorchSim clears that flag for slabs.
 
     Raises:
         ValueError: torch-sim is not installed.
@@ -58,6 +59,7 @@ def torchsim_model(network: Network, name: str, skin: float, stress: bool) -> An
             state = SimpleNamespace(**state) if isinstance(state, dict) else state
             arrays = _arrays(state)
             positions, cell, pbc, numbers, system = arrays
+            _refuse_lost_directions(name, state, cell)
             with_stress = stress and _has_stress(name, pbc)
             known = network.config.known_elements
             MissingElementError.check(name, known, numbers.cpu().numpy(), system.cpu().numpy())
@@ -83,6 +85,17 @@ def _has_stress(name: str, pbc: Tensor) -> bool:
             "stress=False"
         )
     return bool(pbc.all())
+
+
+def _refuse_lost_directions(name: str, state: Any, cell: Tensor) -> None:
+    """Refuse cells without periodic directions where one flag stands for three: they may be those of slabs."""
+    flags = torch.as_tensor(state.pbc)
+    if flags.numel() == 1 and not bool(flags) and bool(cell.any()):
+        raise ValueError(
+            f"{name}: the state has a cell but no periodic direction. TorchSim has one flag for all three and "
+            "clears it for slabs and wires, whose energies would be those of clusters. Use the ASE calculator "
+            "for them, a state with three flags, or for molecules a cell of zeros"
+        )
 
 
 def _arrays(state: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
