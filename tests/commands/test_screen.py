@@ -55,8 +55,7 @@ def test_a_batch_log_gets_lines_with_all_that_is_known(monkeypatch, capsys):
 
 
 def start(body, **options):
-    code = "import sys, time\nfrom sfumato.commands import runs
-from sfumato.commands.ending import exit_code\n"
+    code = "import sys, time\nfrom sfumato.commands.ending import exit_code\n"
     code += f"from sfumato.commands.screen import say\ndef work():\n{body}\n"
     code += "sys.exit(exit_code(work))"
     return subprocess.Popen(

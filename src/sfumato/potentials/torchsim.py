@@ -88,13 +88,13 @@ def _has_stress(name: str, pbc: Tensor) -> bool:
 
 
 def _refuse_lost_directions(name: str, state: Any, cell: Tensor) -> None:
-    """Refuse cells without periodic directions where one flag stands for three: they may be those of slabs."""
+    """Refuse cells without periodic directions where one flag stands for three: they may be slabs."""
     flags = torch.as_tensor(state.pbc)
     if flags.numel() == 1 and not bool(flags) and bool(cell.any()):
         raise ValueError(
-            f"{name}: the state has a cell but no periodic direction. TorchSim has one flag for all three and "
-            "clears it for slabs and wires, whose energies would be those of clusters. Use the ASE calculator "
-            "for them, a state with three flags, or for molecules a cell of zeros"
+            f"{name}: the state has a cell but no periodic direction. TorchSim has one flag for all three "
+            "and clears it for slabs and wires, whose energies would be those of clusters. Use the ASE "
+            "calculator for them, a state with three flags, or for molecules a cell of zeros"
         )
 
 
