@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
-from sfumato.dynamics.state import State
+from sfumato.dynamics.state import State, hottest
 from sfumato.graph.neighbors import StructureError, half_pairs
 from sfumato.systems import Batch, Floats, Ints
 
 BONDED = 1.25
 """Times the sum of two covalent radii; closer atoms of a molecule at its start are bonded."""
+
+NEVER = 1e-12
+"""Chance of a state that no run is long enough for."""
 
 UNKNOWN_RADIUS = 0.2
 """Å, which ASE has for elements without a covalent radius: such pairs are passed over."""
@@ -70,10 +73,10 @@ class NoAnswer(Condition):
 
 @dataclass(frozen=True)
 class Exploded(Condition):
-    """The kinetic temperature is many times that of the bath.
+    """The kinetic temperature is many times that of the bath, and more than chance explains.
 
     Args:
-        factor: times the temperature of the bath.
+        factor: times the temperature of the bath; for few atoms more, which heat alone takes there at times.
     """
 
     factor: float = 5.0
@@ -81,7 +84,8 @@ class Exploded(Condition):
 
     def look(self, state: State, rows: Ints) -> dict[int, str]:
         """See Condition."""
-        bad = np.flatnonzero(~(state.kelvin <= self.factor * state.bath))
+        limit = np.maximum(self.factor * state.bath, hottest(state.bath, state.free, NEVER))
+        bad = np.flatnonzero(~(state.kelvin <= limit))
         return {
             int(k): f"the kinetic temperature ran away: {state.kelvin[k]:,.0f} K, where "
             f"{state.bath[k]:,.0f} K were set"

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 from ase.data import atomic_masses
+from scipy.special import chdtri
 
 from sfumato.systems import Batch, Failure, Floats, Ints
 from sfumato.units import AMU_A2_PER_FS2, KELVIN
@@ -135,6 +136,21 @@ def temperature(kinetic: Floats, free: Ints) -> Floats:
     """Return kinetic temperatures in K, of energies in eV and degrees of freedom."""
     kelvin: Floats = 2 * kinetic / (free * KELVIN)
     return kelvin
+
+
+def hottest(kelvin: Floats, free: Ints, chance: float) -> Floats:
+    """Return (S,) kinetic temperatures that a canonical ensemble exceeds with a chance.
+
+    Twice the kinetic energy over kT is χ² distributed with as many degrees of freedom as hold it, whatever
+    the potential energy is.
+
+    Args:
+        kelvin: (S,) K, of the bath.
+        free: (S,) degrees of freedom.
+        chance: of one state.
+    """
+    above: Floats = kelvin * chdtri(free, chance) / free
+    return above
 
 
 def stream_of(*words: object) -> int:

@@ -8,9 +8,11 @@ from typing import Any
 from sfumato.protocols.bsct import BSCT
 from sfumato.protocols.contract import ContractProtocol
 from sfumato.protocols.errors import Errors
+from sfumato.protocols.heat import Heat
 from sfumato.protocols.nve import NVE
 from sfumato.protocols.probes import Probes
 from sfumato.protocols.protocol import Protocol
+from sfumato.protocols.rare_events import RareEventErrors
 from sfumato.words import nearest
 
 _ALL: tuple[Protocol, ...] = (
@@ -18,7 +20,9 @@ _ALL: tuple[Protocol, ...] = (
     BSCT(),
     Errors(),
     NVE(),
+    Heat(),
     Probes(),
+    RareEventErrors(),
 )
 
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _ALL}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sfumato.protocols.nve.settings import Settings
-from sfumato.protocols.protocol import Protocol, Run
+from sfumato.protocols.simulated import Simulated
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,29 +15,18 @@ if TYPE_CHECKING:
     from sfumato.execution.records import Record
     from sfumato.jobs.job import Task
     from sfumato.protocols.nve.analysis import ModelConservation
+    from sfumato.protocols.protocol import Run
     from sfumato.protocols.verdict import Answer
     from sfumato.report.html import Page
 
 
-class NVE(Protocol):
+class NVE(Simulated):
     """Relax, give velocities, let go: energy must stay what it is."""
 
     name = "nve"
     version = 1
     summary = "Energy conservation in dynamics at constant energy, and who is to blame."
     settings = Settings
-    data = "molecules"
-    unit = "trajectories"
-
-    def read(self, data: str | Path, settings: Settings) -> Setups:
-        """See Protocol."""
-        from sfumato.datasets.structures import load_structures
-
-        return load_structures(data, settings.size)
-
-    def settle(self, data: Setups, settings: Settings) -> Settings:
-        """State what the size decides."""
-        return settings.settled()
 
     def plan(self, data: Setups, settings: Settings) -> Iterable[Task]:
         """See Protocol."""
@@ -53,10 +41,6 @@ class NVE(Protocol):
         from sfumato.protocols.nve import analysis
 
         return analysis.analyse(data, records, name, identity, settings)
-
-    def describe(self, data: Setups) -> dict[str, Any]:
-        """See Protocol."""
-        return {"level": data.level, "structures": len(data)}
 
     def answers(self, run: Run, name: str) -> Sequence[Answer]:
         """See Protocol."""

@@ -17,23 +17,20 @@ import numpy as np
 from sfumato.datasets.metals import metal
 from sfumato.datasets.structures import Setup, Setups
 from sfumato.execution.records import Record, RecordError, array, number
-from sfumato.jobs.frames import Frame
 from sfumato.jobs.job import Task
 from sfumato.jobs.relax import Relax
-from sfumato.jobs.trajectory import Start, Trajectory, seen_in
+from sfumato.jobs.trajectory import Trajectory, seen_in
 from sfumato.metrics.drift import Residuals, drift_over, zoom
 from sfumato.metrics.stats import Estimate, estimates
 from sfumato.protocols.nve.blame import Blame, Track, blame, overall
 from sfumato.protocols.nve.settings import Settings
 from sfumato.protocols.protocol import Result
+from sfumato.protocols.simulated import MOST_FORCE, reason_of, relaxation, start_of
 from sfumato.systems import Floats
 from sfumato.words import plain
 
 FRAMES = 500
 """Of a trajectory file, about, and not closer than 10 fs."""
-
-MOST_FORCE = 10.0
-"""eV/Å that a relaxation may leave: a surface that jumps lets nothing come to rest, and is to be blamed."""
 
 ZOOM = 65
 """Points on the line through the interval in which work left most unexplained."""
@@ -55,13 +52,6 @@ def plan(data: Setups, settings: Settings) -> Iterator[Task]:
         for runs in every:
             if name in runs:
                 yield runs[name]
-
-
-def relaxation(task: Task) -> Task:
-    """Return what comes before a trajectory."""
-    first = task.job.before(task.frame)
-    assert first is not None
-    return first
 
 
 def runs_of(setup: Setup, settings: Settings) -> dict[str, Task]:
@@ -86,11 +76,7 @@ def runs_of(setup: Setup, settings: Settings) -> dict[str, Task]:
         "double": replace(part, timestep=timestep / 4, steps=repeat, dtype="float64", zoom=ZOOM),
         "kept": replace(part, steps=repeat, compare=True),
     }
-    start = Start(
-        **Frame.of(setup.system).__dict__,
-        seed=settings.seed,
-        kelvin=settings.temperature or setup.kelvin,
-    )
+    start = start_of(setup, settings.temperature or setup.kelvin, settings.seed)
     return {name: Task(job, start) for name, job in jobs.items()}
 
 
@@ -289,9 +275,8 @@ def _conserved(runs: Mapping[str, Task], records: Mapping[str, Record], identity
     first = records.get(relaxation(runs["base"]).key(identity))
     own = {name: records.get(task.key(identity)) for name, task in runs.items()}
     known = {name: record for name, record in own.items() if record is not None}
-    for record in (first, *known.values()):
-        if record is not None and record["status"] != "ok":
-            return Conserved("failed", str(record["reason"]))
+    if reason := reason_of(first, *known.values()):
+        return Conserved("failed", reason)
     if first is None or len(known) < len(own):
         return Conserved("incomplete", f"{len(known)} of {len(own)} runs finished")
     tracks = {name: _track(record) for name, record in known.items() if "needless" not in record}

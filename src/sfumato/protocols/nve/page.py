@@ -8,23 +8,22 @@ from typing import TYPE_CHECKING
 
 from sfumato.protocols.nve import figures as plots
 from sfumato.protocols.nve.tables import METRICS, SHOWN_ELSEWHERE, each, facts, failures
+from sfumato.protocols.simulated import provenance, whole_cell
 from sfumato.report.html import (
     Page,
     coverage_cell,
     estimate_cell,
     failure_list,
     figure_block,
-    folded,
     heading,
     metric_definitions,
     metric_heading,
     number_cell,
-    provenance_block,
     table,
     words_cell,
 )
 from sfumato.report.numbers import number
-from sfumato.report.tables import settings_by_model, settings_note
+from sfumato.report.tables import settings_note
 from sfumato.words import count
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def _section(run: Run, key: str, title: str, figures: Figures) -> str:
     if measured:
         parts += [_figures(run, key, figures), "<h3>Every structure</h3>", _structures(run, key)]
     parts += ["<h3>What the numbers mean</h3>", metric_definitions(METRICS, TERMS)]
-    parts += ["<h3>Data, settings and provenance</h3>", _provenance(run), "</section>"]
+    parts += ["<h3>Data, settings and provenance</h3>", provenance(run), "</section>"]
     return "\n".join(parts)
 
 
@@ -144,7 +143,7 @@ def _structures(run: Run, key: str) -> str:
     rows = []
     for structure, name, one, drift in each(run):
         base = one.tracks["base"]
-        cells = [f"<th>{escape(structure)}</th>", words_cell(name), number_cell(base.atoms)]
+        cells = [f"<th>{escape(structure)}</th>", words_cell(name), whole_cell(base.atoms)]
         cells += [number_cell(float(base.time[-1])), estimate_cell(drift)]
         cells += [number_cell(one.values[metric.key]) for metric in METRICS[1:]]
         culprit = one.blame.culprit if one.blame else "n/a"
@@ -157,23 +156,3 @@ def _structures(run: Run, key: str) -> str:
 def _failures(run: Run) -> str:
     groups = failures(run)
     return failure_list(groups, "structure") if groups else "<p>None: every model moved every structure.</p>"
-
-
-def _provenance(run: Run) -> str:
-    protocol = run.protocol
-    each_one = {name: protocol.settings_json(settings) for name, settings in run.settings.items()}
-    block = provenance_block(
-        run.data,
-        count(len(run.data), "structure"),
-        run.manifest,
-        run.folder,
-        {"protocol": protocol.name, "version": protocol.version} | settings_by_model(each_one),
-        {name: model.identity for name, model in run.models.items()},
-    )
-    rows = [
-        f"<th>{escape(setup.name)}</th>{number_cell(len(setup.system))}{number_cell(setup.kelvin)}"
-        f"{words_cell(setup.source)}"
-        for setup in run.data
-    ]
-    head = [heading("structure", words=True), heading("atoms"), heading("K"), heading("source", words=True)]
-    return block + folded("Structures", table(head, rows, ""))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from sfumato.protocols import simulated
 from sfumato.protocols.nve.analysis import Conserved, ModelConservation
 from sfumato.report.numbers import Metric, number
 from sfumato.report.tables import (
@@ -15,7 +16,6 @@ from sfumato.report.tables import (
     coverage_cell,
     estimate_cell,
     failure_table,
-    group_failures,
     plain_table,
     settings_note,
 )
@@ -140,9 +140,4 @@ def each(run: Run) -> Iterator[tuple[str, str, Conserved, Estimate]]:
 
 def failures(run: Run) -> list[Failures]:
     """Return what does not count by model and reason, the most frequent first."""
-    return group_failures(
-        (model.name, one.reason, structure)
-        for model in run.models.values()
-        for structure, one in model.structures.items()
-        if one.status != "ok"
-    )
+    return simulated.failures({name: model.structures for name, model in run.models.items()})
