@@ -1,14 +1,9 @@
 """Testing sets of rare events: the published layout, flagged XYZ, packed files, and what is refused."""
 
-import io
-import json
-import zipfile
-
 import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from sfumato.datasets import named
@@ -17,48 +12,10 @@ from sfumato.io.mlearn import read_mlearn
 from sfumato.io.rare_events import FORMAT, RareEvents, read_flagged, read_packed, write_packed
 from sfumato.io.silicon import TESTING, read_enhanced, read_published
 from tests import SHARED
+from tests.silicon_layout import REAL, crystal, lay_out, needs_real
 
-REAL = SHARED / "data" / "silicon-rare-events"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"the published silicon sets are not in {REAL}")
 MLEARN = SHARED / "data" / "mlearn-si"
 needs_mlearn = pytest.mark.skipif(not MLEARN.is_dir(), reason=f"the mlearn set of silicon is not in {MLEARN}")
-
-
-def crystal(k):
-    atoms = bulk("Si", "diamond", 5.43, cubic=True)
-    atoms.positions[:, 0] += 0.1 * k
-    del atoms[7]
-    return atoms
-
-
-def labels(sizes):
-    """DATA.json of two structures: the first has a migrating atom."""
-    rng = np.random.default_rng(0)
-
-    def of():
-        return [rng.normal(size=(n, 3)).tolist() for n in sizes]
-
-    return {
-        "Energies": {"DFT_K4": [-30.0, -31.0], "DFT_K2": [-30.1, -31.1]},
-        "Forces": {"DFT_K4": of(), "DFT_K2": of(), "DFT_K1": of()},
-        "r": [[0.0, 2.3] + [5.5] * (sizes[0] - 2), [5.5] * sizes[1]],
-        "r_v": [[1.1] * sizes[0], [10.0] * sizes[1]],
-    }
-
-
-def lay_out(root, *, change=lambda data: None, structures=2, defect="vacancy"):
-    """Write the published layout with two structures."""
-    folder = root / TESTING[defect]
-    folder.mkdir(parents=True)
-    data = labels([7, 7])
-    change(data)
-    (folder / "DATA.json").write_text(json.dumps(data))
-    with zipfile.ZipFile(folder / "structure_poscars.zip", "w") as archive:
-        for k in range(structures):
-            text = io.StringIO()
-            ase.io.write(text, crystal(k), format="vasp")
-            archive.writestr(f"{k}.POSCAR.vasp", text.getvalue())
-    return root
 
 
 def test_the_published_layout(tmp_path):

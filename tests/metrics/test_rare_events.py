@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
@@ -62,6 +62,7 @@ def test_areas_that_make_no_sense(arguments, message):
         area_over_cdf(*arguments)
 
 
+@settings(max_examples=30)
 @given(arrays(float, st.integers(1, 30), elements=st.floats(0, 2)), st.integers(2, 80))
 def test_the_area_is_the_trapezoid_of_the_released_recipe(errors, points):
     grid = np.linspace(0, 1, points)
@@ -74,6 +75,7 @@ def test_the_area_is_the_trapezoid_of_the_released_recipe(errors, points):
     )
 
 
+@settings(max_examples=30)
 @given(forces, st.integers(0, 2**32 - 1))
 def test_errors_do_not_depend_on_the_frame_of_reference(g, seed):
     rng = np.random.default_rng(seed)

@@ -75,11 +75,10 @@ def angle_errors(predicted: ArrayLike, reference: ArrayLike) -> Floats:
         ValueError: shapes that differ.
     """
     f, g = _forces(predicted, reference)
-    sizes = np.linalg.norm(f, axis=1), np.linalg.norm(g, axis=1)
-    product = sizes[0] * sizes[1]
-    cosine = (f * g).sum(axis=1) / np.where(product > 0, product, 1.0)
-    angle = np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
-    return np.asarray(np.where(sizes[1] == 0, np.nan, angle))
+    # Exact for small angles, where the arc cosine loses half of its digits.
+    angle = np.degrees(np.arctan2(np.linalg.norm(np.cross(f, g), axis=1), (f * g).sum(axis=1)))
+    angle = np.where((f == 0).all(axis=1), 90.0, angle)
+    return np.where((g == 0).all(axis=1), np.nan, angle)
 
 
 def area_over_cdf(errors: ArrayLike, limit: float, points: int | None = POINTS) -> float:
@@ -126,10 +125,8 @@ def areas(errors: Floats, limit: float, points: int | None = POINTS) -> Floats:
     grid = np.linspace(0.0, limit, points)
     # The step of one error is 0 before the first grid point that reaches it and 1 from there on.
     first = np.searchsorted(grid, errors, "left")
-    weights = np.full(points, 1.0 / (points - 1))
-    weights[[0, -1]] /= 2
-    over = np.concatenate([[0.0], np.cumsum(weights)])
-    return np.where(np.isnan(errors), np.nan, over[np.minimum(first, points)])
+    over = np.clip((first - 0.5) / (points - 1), 0.0, 1.0)
+    return np.where(np.isnan(errors), np.nan, over)
 
 
 def score_table(
@@ -184,12 +181,16 @@ def scores(table: Table, snapshots: Ints, seed: int) -> dict[str, Estimate]:
         By name, with "rms_dF" for the root of the mean of δF². Structures without an atom that counts are not
         part of N: a snapshot in which nothing migrates says nothing about migration.
     """
+    patterns: dict[bytes, list[str]] = {}
+    for name, (_, below) in table.items():
+        patterns.setdefault((below > 0).tobytes(), []).append(name)
     found: dict[str, Estimate] = {}
-    for name, (above, below) in table.items():
-        rows = np.flatnonzero(below > 0)
-        one = pooled({name: (above[rows], below[rows])}, snapshots[rows], seed)
-        found[name.removesuffix("_rmse") if name.startswith("rms_") else name] = one[name]
-    return found
+    for pattern, names in patterns.items():
+        rows = np.flatnonzero(np.frombuffer(pattern, dtype=bool))
+        some = {name: (table[name][0][rows], table[name][1][rows]) for name in names}
+        found |= pooled(some, snapshots[rows], seed)
+    ordered = {name: found[name] for name in table}
+    return {name.removesuffix("_rmse") if name.startswith("rms_") else name: e for name, e in ordered.items()}
 
 
 def by_distance(
