@@ -141,7 +141,7 @@ def test_tables_and_page(tmp_path, events):
     for words in (
         "<off>",
         "DFT K1",
-        "1 migrating atoms in 1 of 2 snapshots",
+        "1 migrating atom in 1 of 2 snapshots",
         "err_M",
         "force MAE, migrating",
     ):
@@ -168,11 +168,17 @@ def test_settings_choose(events):
         used(events, Settings(only="vacancies"))
 
 
+def command(*words):
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    return ended.value.code
+
+
 def test_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     lay_out(tmp_path / "sets")
     asked = ["run", "rare-events", "--model", "lj", "--data", "sets", "--json", "x.json"]
-    assert main([*asked, "--only", "vacancy", "--limit", "1"]) == 0
+    assert command(*asked, "--only", "vacancy", "--limit", "1") == 0
     scored = json.loads((tmp_path / "x.json").read_text())["models"]["lj"]["sets"]["vacancy"]
     for key in ("err_M", "err_A", "rms_dF", "force_rmse"):
         low, high = scored[key]["interval95"]
@@ -182,9 +188,10 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
             None,
         )  # one snapshot: no interval
     assert scored["floor"]["DFT_K1"]["err_M"]["value"] > 0
-    assert "vacancy: 1 migrating atoms in 1 of 1 snapshots" in capsys.readouterr().out
+    assert "vacancy: 1 migrating atom in 1 of 1 snapshot" in capsys.readouterr().out
     again = load_run(tmp_path / "runs" / "rare-events-sets")
     assert again.models["lj"].coverage == (1, 1)
-    assert main([*asked, "--only", "hop"]) == 2
+    assert command(*asked, "--only", "hop") == 2
     assert "has no set 'hop'" in capsys.readouterr().err
-    assert main([*asked[:5], "nowhere"]) == 2
+    assert command(*asked[:5], "nowhere") == 2
+    assert "'nowhere' is neither a named data set nor an existing path" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from sfumato.report.tables import (
     settings_note,
 )
 from sfumato.report.tables import failure_table as failures_by_reason
+from sfumato.words import count
 
 if TYPE_CHECKING:
     from sfumato.protocols.protocol import Run
@@ -127,7 +128,7 @@ def content_of(found: SetScores) -> str:
     """Return what a set is made of, in words."""
     flags, data = found.data.migrating, found.data
     with_some = len(set(data.batch.index[flags].tolist()))
-    return f"{int(flags.sum())} migrating atoms in {with_some} of {len(data)} snapshots"
+    return f"{count(int(flags.sum()), 'migrating atom')} in {with_some} of {count(len(data), 'snapshot')}"
 
 
 def _of_defect(run: Run, name: str) -> RenderableType:
