@@ -9,12 +9,15 @@ import time
 import pytest
 from rich.table import Table
 
+from sfumato.campaigns.scans import Geometry
 from sfumato.commands import runs
+from sfumato.commands.data_tables import campaign_table
 from sfumato.commands.ending import exit_code
 from sfumato.commands.progress import ProgressLine
 from sfumato.commands.screen import say
 from sfumato.execution.runner import Stopped, Tally
 from sfumato.execution.worker import THREAD_VARIABLES
+from tests import made_runs
 
 NAMES = ["runs[v2]", "[/red]", "[bold]x[/bold]", "a :smile: b", "[link=x]y"]
 
@@ -156,3 +159,14 @@ def test_the_demo_computes_small_molecules_with_one_thread_unless_the_user_says_
     with pytest.raises(KeyError):
         runs.demo()
     assert seen == {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "3"}
+
+
+@pytest.mark.parametrize(
+    ("workers", "effective", "left"), [(1, 1, "2 h 46 min"), (64, 2, "1 h 23 min"), (64, 64, "2 min 36 s")]
+)
+def test_a_planned_campaign_takes_as_long_as_there_are_cores_for(capsys, workers, effective, left):
+    scan = made_runs.diatomic("C-C/a", 1.5)
+    say(campaign_table(Geometry((scan,), ()), 1e4 / len(scan), workers, 1, effective))
+    shown = capsys.readouterr().out
+    assert left in shown
+    assert ("cores of this machine, which are enough for 2" in " ".join(shown.split())) == (effective == 2)

@@ -11,6 +11,7 @@ import numpy as np
 
 from sfumato.campaigns import campaign
 from sfumato.campaigns.campaign import DEFAULTS, CampaignOptions
+from sfumato.campaigns.place import require_place
 from sfumato.datasets.labeled import require_format, write_labeled
 from sfumato.execution.runner import Watch
 from sfumato.files import remove_leftovers
@@ -57,12 +58,13 @@ def label_structures(
 
     Raises:
         ValueError: the engine fails its self-test, everything fails for one reason, or the store is of
-            another engine or damaged.
+            another engine or damaged; or `path` is a file with other contents and the start is not fresh.
         OSError: the disk is full; every finished label is kept.
         Stopped: on Ctrl-C or SIGTERM; call again to continue.
     """
     require_format(path)
     remove_leftovers(path.parent, path.name)
+    require_place(path, engine.level, options.fresh)
     with watch or nullcontext(lambda tally: None) as callback:
         records = campaign.label(
             [molecule.system for molecule in molecules],

@@ -18,6 +18,7 @@ from ase.formula import Formula
 from ase.symbols import Symbols
 
 from sfumato.campaigns.campaign import DEFAULTS, CampaignOptions, label, label_of
+from sfumato.campaigns.place import require_place
 from sfumato.campaigns.scans import default_store
 from sfumato.execution.folder import RunFolder, provenance
 from sfumato.execution.records import Header, Record, array, encode, ok, texts
@@ -306,11 +307,12 @@ def sample(
         The set as written, and every molecule or frame that is not in it, with the reason.
 
     Raises:
-        ValueError: no frame is left, the engine fails its self-test, or the store is of another version
-            of it.
+        ValueError: no frame is left, the engine fails its self-test, the store is of another version of it,
+            or `path` is a file with other contents and the start is not fresh.
         Stopped: on Ctrl-C or SIGTERM; call again to continue.
     """
     remove_leftovers(path.parent, path.name)
+    require_place(path, engine.level, options.fresh)
     wanted, excluded = _wanted(molecules, recipe)
     store = store or default_store(path)
     with watch("geometries", "molecules") as callback:

@@ -16,6 +16,7 @@ import numpy as np
 
 from sfumato.campaigns import campaign
 from sfumato.campaigns.campaign import DEFAULTS, CampaignOptions
+from sfumato.campaigns.place import require_place
 from sfumato.datasets.labeled import require_format
 from sfumato.datasets.scans_xyz import write_scans_xyz
 from sfumato.execution.folder import provenance
@@ -211,12 +212,14 @@ def build_scans(
 
     Raises:
         ValueError: no scan is left, the engine fails its self-test, everything fails for one reason, or the
-            store is of another engine or damaged.
+            store is of another engine or damaged; or `path` is a file with other contents and the
+            start is not fresh.
         OSError: the disk is full; every finished label is kept.
         Stopped: on Ctrl-C or SIGTERM; call again to continue.
     """
     require_format(path)
     remove_leftovers(path.parent, path.name)
+    require_place(path, engine.level, options.fresh)
     geometry = lay_out(molecules, recipe)
     store = store or default_store(path)
     records = _label(geometry, engine, store, options, watch)

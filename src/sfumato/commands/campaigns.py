@@ -33,7 +33,7 @@ class LabelOptions:
         memory: GiB one worker may use.
         recycle: points after which a worker is replaced by a fresh one.
         retry_failed: label failed points again.
-        fresh: set earlier labels of this level in the store aside and begin anew.
+        fresh: set earlier labels of this level in the store aside, begin anew, and replace the file OUT.
         keep_going: go on where everything fails for one reason.
     """
 
@@ -191,6 +191,7 @@ def plan_scan(
     from sfumato.campaigns import campaign
     from sfumato.campaigns.scans import lay_out
     from sfumato.commands.data_tables import campaign_table, exclusion_table
+    from sfumato.execution.pool import effective_workers
     from sfumato.io import read_molecules
 
     found = read_molecules(molecules, seed=recipe.seed)
@@ -198,7 +199,9 @@ def plan_scan(
     if excluded := (*found.rejected, *geometry.excluded):
         say(exclusion_table(excluded))
     seconds = campaign.estimate(geometry.frames, options.made(), threads=options.threads)
-    say(campaign_table(geometry, seconds, options.workers, options.threads))
+    here = options.executor == "local"
+    effective = effective_workers(options.workers, options.threads) if here else options.workers
+    say(campaign_table(geometry, seconds, options.workers, options.threads, effective))
     return DONE
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from sfumato.commands.plan_table import with_workers
 from sfumato.io import Exclusion
 from sfumato.report.numbers import number
 from sfumato.report.tables import plain_table, shorten
@@ -83,14 +84,17 @@ def exclusion_table(excluded: Iterable[Exclusion]) -> RenderableType:
     return table
 
 
-def campaign_table(geometry: Geometry, seconds: float, workers: int, threads: int) -> RenderableType:
+def campaign_table(
+    geometry: Geometry, seconds: float, workers: int, threads: int, effective: float
+) -> RenderableType:
     """Return what a campaign would take.
 
     Args:
         geometry: its scans.
         seconds: that a point takes on average.
-        workers: processes that share the time.
+        workers: processes that were asked for.
         threads: of each.
+        effective: how many of the processes there are cores for.
     """
     points = len(geometry.frames)
     table = plain_table("Plan")
@@ -100,7 +104,7 @@ def campaign_table(geometry: Geometry, seconds: float, workers: int, threads: in
 
     def row(name: str, scans: int, points: int) -> None:
         total = seconds * points
-        hours, left = number(total * threads / 3600), duration(total / max(workers, 1))
+        hours, left = number(total * threads / 3600), duration(total / effective)
         table.add_row(Text(name), str(scans), str(points), hours, left)
 
     for stratum in sorted({scan.stratum for scan in geometry.scans}):
@@ -108,6 +112,7 @@ def campaign_table(geometry: Geometry, seconds: float, workers: int, threads: in
         row(stratum, len(members), sum(map(len, members)))
     table.add_section()
     row("together", len(geometry.scans), points)
-    many = "1 worker" if workers == 1 else f"{workers} workers"
-    table.caption = f"With {many} of {threads} thread(s), from a few timed points: {number(seconds)} s each."
+    each = "1 thread" if threads == 1 else f"{threads} threads"
+    crew = with_workers(workers, effective, f" of {each}")
+    table.caption = f"{crew}, from a few timed points: {number(seconds)} s each."
     return table

@@ -35,7 +35,7 @@ def plan_table(costs: Sequence[Cost], unit: str, workers: int, effective: float)
         left = duration(sum(cost.seconds for cost in costs) / effective)
         table.add_section()
         table.add_row("together", str(items), str(done), "", left)
-    table.caption = _with(workers, effective)
+    table.caption = f"{with_workers(workers, effective)}, from a few timed structures, small to large."
     return table
 
 
@@ -61,13 +61,20 @@ def battery_table(costs: Mapping[str, Cost | str], workers: int, effective: floa
     table.add_section()
     seconds = sum(cost.seconds for cost in known)
     table.add_row("together", "", "", duration(seconds / effective), "")
-    table.caption = _with(workers, effective)
+    table.caption = f"{with_workers(workers, effective)}, from a few timed structures, small to large."
     return table
 
 
-def _with(workers: int, effective: float) -> str:
+def with_workers(workers: int, effective: float, each: str = "") -> str:
+    """Say who would do the work, and whether the machine has the cores for so many.
+
+    Args:
+        workers: processes that were asked for.
+        effective: how many of them the machine has cores for.
+        each: what more there is to say of them.
+    """
     many = "1 worker" if workers == 1 else f"{workers} workers"
     short = (
         "" if effective >= workers else f" on the cores of this machine, which are enough for {effective:g}"
     )
-    return f"With {many}{short}, from a few timed structures, small to large."
+    return f"With {many}{each}{short}"
