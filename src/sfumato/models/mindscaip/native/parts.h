@@ -1,7 +1,9 @@
 // What the network is made of: linear maps, and how tokens lie in memory.
 #pragma once
 
+#include <algorithm>
 #include <memory>
+#include <vector>
 
 #include "attention.h"
 #include "geometry.h"
@@ -57,13 +59,16 @@ struct Linear {
   const float *w = nullptr, *b = nullptr;
   size_t at = 0, at_bias = 0;
   Packed to, back;
+  std::vector<float> bias;  // b, zero beyond it
 
   void pack() {
     to.pack(w, in, out, 1, in);
     back.pack(w, out, in, in, 1);
+    bias.assign(b ? padded(out) : 0, 0.f);
+    if (b) std::copy(b, b + out, bias.begin());
   }
   void forward(Rows rows, const float* x, float* y, bool add) const {
-    multiply(rows, x, padded(in), to, y, padded(out), b, add);
+    multiply(rows, x, padded(in), to, y, padded(out), b ? bias.data() : nullptr, add);
   }
   void push(Rows rows, const float* dx, float* dy, bool add) const {
     multiply(rows, dx, padded(in), to, dy, padded(out), nullptr, add);
