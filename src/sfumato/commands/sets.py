@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from sfumato.commands.events import data_rare_events
 from sfumato.commands.screen import DONE, PARTIAL, download, say
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def register(app: App) -> None:
         ("import", data_import),
         ("check", data_check),
         ("convert", data_convert),
+        ("rare-events", data_rare_events),
     ):
         data.command(command, name=name)
     app.command(data)
@@ -85,6 +87,11 @@ def data_check(
         from sfumato.datasets.check import check_frames
 
         found = check_frames(datasets.frames_path(name))
+        say(frames_table(found))
+    elif datasets.holds(name) == "rare events":
+        from sfumato.datasets.check import check_frames
+
+        found = check_frames(datasets.load_rare_events(name).as_frames())
         say(frames_table(found))
     else:
         from sfumato.reference.quality import check_scans

@@ -7,7 +7,7 @@ Positions and forces stay in double precision.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.files import write_atomically
+from sfumato.frames import Category, FrameSet
 from sfumato.io.ase_objects import from_ase, read_atoms
 from sfumato.io.hdf5 import open_packed
-from sfumato.systems import Batch, Bools, Floats, Ints, System, digest
+from sfumato.systems import Batch, Bools, Floats, Ints, Prediction, System, digest
 
 FORMAT = "sfumato-rare-events 1"
 
@@ -141,6 +142,33 @@ class RareEvents:
     def identity(self) -> str:
         """SHA-256 of the level of theory and of all sets."""
         return digest([self.level, *(one.identity for one in self.sets)])
+
+    def as_frames(self) -> FrameSet:
+        """Return all structures with a known energy as labeled frames, in single precision.
+
+        Each structure is its own molecule, its subset the defect, its split "test".
+
+        Raises:
+            ValueError: no energy is known.
+        """
+        rows = [np.flatnonzero(np.isfinite(one.energy)) for one in self.sets]
+        parts = [one.take(some) for one, some in zip(self.sets, rows, strict=True) if len(some)]
+        if not parts:
+            raise ValueError(f"{self.name}: no structure has an energy")
+        batch = Batch.of([system for one in parts for system in one.batch])
+        return FrameSet(
+            self.name,
+            self.level,
+            self.licence,
+            self.source,
+            replace(batch, positions=batch.positions.astype(np.float32)),
+            Prediction(
+                np.concatenate([one.energy for one in parts]), np.concatenate([one.forces for one in parts])
+            ),
+            Category.of(f"{one.name} {k}" for one in parts for k in range(len(one))),
+            Category.of(one.name for one in parts for _ in range(len(one))),
+            Category.of("test" for _ in range(len(batch))),
+        )
 
 
 def read_flagged(path: Path) -> RareEvents:
