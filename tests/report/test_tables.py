@@ -1,5 +1,7 @@
 """Tables of the kit: rows, coverage, failures of any protocol, settings of each model."""
 
+import re
+
 import pytest
 
 from sfumato.config import Settings as Base
@@ -29,6 +31,28 @@ def test_a_cell_says_on_how_many_items_it_rests_where_these_are_not_all():
     assert tables.estimate_cell(None).plain == "n/a"
     assert tables.estimate_cell(Estimate(0, 0, 0, 0, 9)).plain == "n/a"
     assert [str(tables.coverage_cell(n, 9).style) for n in (8, 9)] == ["bold red", ""]
+
+
+@pytest.mark.parametrize("width", [80, 30, 26, 16])
+def test_no_line_ends_within_an_interval(width):
+    rows = [(-1.5e-7, -2.1e-7, -9.9e-8, 9), (25259.6, 20682.2, 29837.4, 8), (0.938, 0.480, 1.994, 9)]
+    table = tables.plain_table("Numbers")
+    table.add_column("model")
+    table.add_column("number", justify="right")
+    for name, row in zip("abc", rows):
+        table.add_row(name, tables.estimate_cell(Estimate(*row, 9)))
+    lines = shown(table, width).splitlines()
+    assert max(map(len, lines)) <= width
+    inside = [word for line in lines for word in re.findall(r"\[.*?\]|\[|\]", line)]
+    if width > 20:
+        assert inside == ["[-2.1e-7, -9.9e-8]", "[20682, 29837]", "[0.480, 1.994]"]
+    flat = " ".join(" ".join(lines).replace("\n", " ").split())
+    for number in ("-1.5e-7", "25260", "0.938", "n=8"):
+        assert number in flat
+
+
+def test_zero_beside_tiny_numbers_is_zero():
+    assert tables.estimate_cell(Estimate(8.3e-14, 0.0, 1.8e-13, 9, 9)).plain == "8.3e-14 [0, 1.8e-13]"
 
 
 def test_reasons_that_differ_in_numbers_are_one_kind_with_an_example():

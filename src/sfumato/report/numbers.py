@@ -48,10 +48,10 @@ def number(value: float, decimals: int | None = None) -> str:
         return "n/a"
     if decimals is None:
         decimals = decimals_of(value)
-    if decimals < 0:
+    if decimals < 0 and value:
         mantissa, _, exponent = f"{value:.1e}".partition("e")
         return f"{mantissa}e{int(exponent)}"
-    text = f"{value:.{decimals}f}"
+    text = f"{value:.{max(decimals, 0)}f}"
     return text if float(text) else text.removeprefix("-")
 
 

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from rich import box
-from rich.console import RenderableType
+from rich.containers import Lines
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from sfumato.report.numbers import interval, mean
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+
     from sfumato.metrics.stats import Estimate, PairedDifference
 
 NAMES_SHOWN = 3
@@ -58,6 +61,38 @@ def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Rendera
     return table
 
 
+class Parts(Text):
+    """A text of parts with blanks between them, which in a narrow column stand below each other, each whole.
+
+    An interval has a blank of its own, at which no line should end.
+    """
+
+    parts: tuple[Text, ...] = ()
+
+    @classmethod
+    def of(cls, *parts: Text) -> Parts:
+        """Return a text of parts."""
+        found = cls()
+        for k, part in enumerate(parts):
+            found.append(" " if k else "").append_text(part)
+        found.parts = parts
+        return found
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """See rich: at least the longest part, at most all in one line."""
+        return Measurement(max((part.cell_len for part in self.parts), default=0), self.cell_len)
+
+    def wrap(self, console: Console, width: int, *args: Any, **kwargs: Any) -> Lines:
+        """See rich: one line, or else lines of as many whole parts as fit."""
+        lines: list[Text] = []
+        for part in self.parts:
+            if lines and lines[-1].cell_len + 1 + part.cell_len <= width:
+                lines[-1].append(" ").append_text(part)
+            else:
+                lines.append(part.copy())
+        return Lines(one for line in lines for one in line.wrap(console, width, *args, **kwargs))
+
+
 def coverage_cell(n: int, total: int) -> Text:
     """Return "n/total", conspicuous where something is missing."""
     return Text(f"{n}/{total}", style="" if n == total else "bold red")
@@ -74,8 +109,8 @@ def estimate_cell(estimate: Estimate | PairedDifference | None, expected: int | 
         return Text("n/a", style="dim")
     if expected is None:
         expected = getattr(estimate, "total", estimate.n)
-    text = Text.assemble(mean(estimate), " ", (interval(estimate), "dim"))
-    return text if estimate.n == expected else text.append(f" n={estimate.n}", "bold")
+    count = [] if estimate.n == expected else [Text(f"n={estimate.n}", "bold")]
+    return Parts.of(Text(mean(estimate)), Text(interval(estimate), "dim"), *count)
 
 
 def shorten(names: Sequence[str]) -> Text:

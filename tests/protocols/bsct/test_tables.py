@@ -32,7 +32,7 @@ def test_seven_models_of_long_names_fit_80_columns_on_one_line_each():
     assert max(map(len, text.splitlines())) <= 80
     rows = [line for line in text.splitlines() if line.startswith("lj-neighbor-c")]
     assert len(rows) == 14
-    assert all(line.count("[") == line.count("]") in (2, 3) for line in rows)
+    assert all(line.count("[") == line.count("]") == 3 for line in rows)
 
 
 def test_a_mean_over_fewer_scans_says_so():

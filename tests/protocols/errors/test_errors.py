@@ -1,6 +1,7 @@
 """Errors on labeled structures: every number by hand, and runs that resume and fail as they should."""
 
 import json
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -396,6 +397,24 @@ def test_tables_fit_and_say_what_does_not_count(tmp_path):
     assert all(shown.title in one for shown in METRICS)
     numbers = run.models["lj"].subsets["all"]
     assert f"{1e3 * numbers['force_mae'].mean:.0f} [" in one
+
+
+def test_eight_models_fit_on_one_line_each(tmp_path):
+    run = run_eval(["lj"], made.frame_set(made.molecules(12)), out=tmp_path / "run", settings=Settings())
+    names = [f"lj-neighbor-c{k:02}" for k in range(8)]
+    many = replace(
+        run,
+        models={name: replace(run.models["lj"], name=name) for name in names},
+        settings=dict.fromkeys(names, run.settings["lj"]),
+        manifest=run.manifest | {"models": dict.fromkeys(names, run.manifest["models"]["lj"])},
+    )
+    lines = made_runs.shown(error_table(many)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(line.count("[") == line.count("]") for line in lines)
+    rows = math.ceil(len(METRICS) / 3)
+    assert all(sum(line.startswith(f"{name} ") for line in lines) == rows for name in names)
+    body = " ".join(" ".join(lines).split())
+    assert all(shown.title in body for shown in METRICS)
 
 
 def test_the_page_asks_for_nothing_and_escapes_names(tmp_path):

@@ -33,6 +33,8 @@ from sfumato.report.tables import failure_table as failures_by_reason
 from sfumato.words import nearest
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from sfumato.metrics.stats import PairedDifference
     from sfumato.protocols.protocol import Run
 
@@ -139,18 +141,20 @@ def model_table(run: Run) -> RenderableType:
         (metrics[FSD].heading, {"full": FSD, sides.before: "fsd_compress", sides.after: "fsd_stretch"}),
         ("Errors", {metrics[word].heading: word for word in ("outside", "force", "order")}),
     )
-    tables = []
+    tables: list[Table] = []
     for title, columns in parts:
         table = plain_table(title)
         table.padding = (0, 0)  # eight models with names of 16 letters fit
         table.add_column("model", overflow="fold")
-        table.add_column("scans", justify="right", no_wrap=True)
+        if not tables:  # the second has the same models
+            table.add_column("scans", justify="right", no_wrap=True)
         for heading in columns:
             table.add_column(heading, justify="right")
         for model in ranked(run):
             done = model.coverage[0]
+            covered = [] if tables else [coverage_cell(*model.coverage)]
             cells = [estimate_cell(estimate_of(run, model, word), done) for word in columns.values()]
-            table.add_row(Text(model.name), coverage_cell(*model.coverage), *cells)
+            table.add_row(Text(model.name), *covered, *cells)
         tables.append(table)
     note = settings_note(run.settings)
     tables[-1].caption = Text(
@@ -224,10 +228,11 @@ def comparison_table(run: Run, metric: str | None = None) -> RenderableType:
         )
     check_metric(run, metric)
     table = plain_table(f"{heading_of(run, metric)}: first − second on the scans that both finished")
+    table.padding = (0, 0)
     table.add_column("first", overflow="fold")
     table.add_column("second", overflow="fold")
     table.add_column("difference", justify="right")
-    table.add_column("first lower", justify="right")
+    table.add_column("first\nlower", justify="right")
     table.add_column("p", justify="right", no_wrap=True)
     table.add_column("scans", justify="right", no_wrap=True)
     pairs = comparisons(run, metric)

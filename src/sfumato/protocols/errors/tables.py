@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -78,6 +79,11 @@ LARGE, MINOR = 10.0, 0.1
 
 TITLES = {metric.key: metric for metric in METRICS}
 HEADLINE = ("energy_mae", "force_mae")
+
+SIDE_BY_SIDE = 2
+"""Models that fit beside each other; of more, each is a row of tables with so many numbers as fit."""
+
+NUMBERS_PER_TABLE = 3
 
 
 def error_table(run: Run) -> RenderableType:
@@ -181,6 +187,10 @@ def _by_subset(run: Run) -> RenderableType:
 
 
 def _numbers(run: Run) -> RenderableType:
+    if len(run.models) > SIDE_BY_SIDE:
+        starts = range(0, len(METRICS), NUMBERS_PER_TABLE)
+        parts = (_numbers_by_model(run, METRICS[k : k + NUMBERS_PER_TABLE]) for k in starts)
+        return Group(Text("All frames together", style="bold"), *parts)
     table = plain_table("All frames together")
     table.add_column("", overflow="fold")
     table.add_column("unit", no_wrap=True)
@@ -189,6 +199,18 @@ def _numbers(run: Run) -> RenderableType:
     for metric in METRICS:
         cells = [estimate_cell(metric.of(model.subsets["all"])) for model in run.models.values()]
         table.add_row(metric.title, metric.unit, *cells)
+    return table
+
+
+def _numbers_by_model(run: Run, metrics: Sequence[Metric]) -> RenderableType:
+    table = plain_table("")
+    table.padding = (0, 0)
+    table.add_column("model", overflow="fold")
+    for metric in metrics:
+        table.add_column(metric.heading, justify="right")
+    for model in run.models.values():
+        cells = [estimate_cell(metric.of(model.subsets["all"])) for metric in metrics]
+        table.add_row(Text(model.name), *cells)
     return table
 
 
