@@ -96,6 +96,13 @@ def test_jumps_are_the_surface(height, double):
     assert "the energy jumps by up to" in found.reason
 
 
+def test_jumps_so_many_that_they_grow_like_a_wrong_force_are_the_surface():
+    both = jumps(0.02)
+    runs = tracks(lambda timestep, w: both(timestep, w) + 3 * w, zoomed="jump")
+    assert runs["quarter"].residuals.growth > 1.4
+    assert blame(runs).culprit == "surface"
+
+
 def test_a_force_that_is_off_by_a_hundredth():
     found = blame(tracks(wrong(0.01)))
     assert found.culprit == "forces"

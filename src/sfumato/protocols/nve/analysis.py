@@ -38,6 +38,10 @@ ZOOM = 65
 DRIVER_STEP, DRIVER_KELVIN = 5.0, 300.0
 """fs and K, of the Lennard-Jones crystal that the same driver must conserve."""
 
+HOTTER = 10.0
+"""Times the temperature at which neighbors that are kept are compared with fresh ones: atoms must come and
+go, and what is compared need not be the dynamics of anything."""
+
 REQUIRED = ("base", "half", "quarter")
 OPTIONAL = ("double", "kept")
 """Runs that a model may have no use for: in double precision, and with fresh neighbors."""
@@ -76,8 +80,11 @@ def runs_of(setup: Setup, settings: Settings) -> dict[str, Task]:
         "double": replace(part, timestep=timestep / 4, steps=repeat, dtype="float64", zoom=ZOOM),
         "kept": replace(part, steps=repeat, compare=True),
     }
-    start = start_of(setup, settings.temperature or setup.kelvin, settings.seed)
-    return {name: Task(job, start) for name, job in jobs.items()}
+    kelvin = settings.temperature or setup.kelvin
+    starts = {
+        name: start_of(setup, HOTTER * kelvin if name == "kept" else kelvin, settings.seed) for name in jobs
+    }
+    return {name: Task(job, starts[name]) for name, job in jobs.items()}
 
 
 def driver_runs(settings: Settings) -> dict[str, Task]:

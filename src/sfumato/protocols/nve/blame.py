@@ -225,7 +225,7 @@ def _of_the_surface(n: Mapping[str, float], kind: str) -> tuple[str, str] | None
     if kind == "spread" and (left or n["mismatch"] > MISMATCH):
         part = f"{n['mismatch']:.2g} of its work is not in the energy"
         return "forces", f"the force is not the gradient: {part}, however short the step"
-    if n["mismatch"] > MISMATCH and n["growth"] > GROWS:
+    if kind != "jump" and n["mismatch"] > MISMATCH and n["growth"] > GROWS:
         return (
             "forces",
             f"the force is not the gradient: {n['mismatch']:.2g} of its work is not in the energy",
