@@ -7,6 +7,7 @@ from typing import Any
 
 from sfumato.protocols.bsct import BSCT
 from sfumato.protocols.contract import ContractProtocol
+from sfumato.protocols.diffusion import Diffusion
 from sfumato.protocols.errors import Errors
 from sfumato.protocols.heat import Heat
 from sfumato.protocols.nve import NVE
@@ -23,6 +24,7 @@ _ALL: tuple[Protocol, ...] = (
     Heat(),
     Probes(),
     RareEventErrors(),
+    Diffusion(),
 )
 
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _ALL}

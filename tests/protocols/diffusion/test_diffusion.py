@@ -1,0 +1,127 @@
+"""Point defects: against an independent relaxation, a pair potential's rule, failures, page and command."""
+
+import io
+import json
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.optimize import BFGS
+from rich.console import Console
+
+from sfumato.execution.records import encode, failed, ok
+from sfumato.jobs.defects import Barrier, Formation, at_own_size
+from sfumato.potentials.ase import from_ase
+from sfumato.potentials.potential import Potential
+from sfumato.protocols.diffusion import Diffusion
+from sfumato.protocols.diffusion.analysis import analyse, tasks
+from sfumato.protocols.diffusion.data import read_crystal
+from sfumato.protocols.diffusion.page import diffusion_page
+from sfumato.protocols.diffusion.settings import Settings
+from sfumato.protocols.run import run
+from sfumato.systems import Prediction
+
+COPPER = read_crystal("Cu")
+
+
+def test_a_vacancy_against_ase():
+    """EMT copper, 31 atoms: the lattice constant and the formation energy by ASE's own tools."""
+    potential = from_ase(EMT(), "emt")
+    found = Formation("vacancy", force=1e-3).measure(potential, COPPER.system)
+    atoms = bulk("Cu", "fcc", found["edge"], cubic=True).repeat(2)
+    atoms.calc = EMT()
+    perfect = atoms.get_potential_energy() / 32
+    assert abs(np.trace(atoms.get_stress(voigt=False))) < 1e-5
+    del atoms[0]
+    BFGS(atoms, logfile=None).run(fmax=1e-4)
+    assert found["formation"] == pytest.approx(atoms.get_potential_energy() - 31 * perfect, abs=1e-4)
+
+
+class Sized(Potential):
+    """Crystals have their lowest energy, −3 eV per atom, at 3.7 Å."""
+
+    name = identity = "sized"
+
+    def compute(self, batch):
+        edge = np.linalg.norm(batch.cell[:, 0], axis=1)
+        atoms = np.diff(batch.offsets)
+        return Prediction(atoms * ((edge - 3.7) ** 2 - 3), np.zeros_like(batch.positions))
+
+
+def test_the_lattice_constant_by_hand():
+    crystal, atom = at_own_size(Sized(), COPPER.system)
+    assert (np.linalg.norm(crystal.cell[0]), atom) == pytest.approx((3.7, -3.0), abs=1e-5)
+    assert crystal.positions[1] == pytest.approx(3.7 / 3.61 * COPPER.system.positions[1], abs=1e-5)
+    with pytest.raises(ValueError, match="no lattice constant within 8%"):
+        at_own_size(Sized(), read_crystal("Si").system)
+
+
+def records(data, settings, identity="x"):
+    """A vacancy that forms with 2.5 eV and hops over 0.4 eV; the last task failed."""
+    made = {}
+    for what, task in tasks(data, settings):
+        key = task.key(identity)
+        if isinstance(task.job, Barrier):
+            energies, positions = np.array([0.0, 0.4, 0.1]), np.zeros((3, 2, 3))
+            positions[:, 0, 0] = [0, 1, 3]
+            made[key] = ok(
+                key,
+                seconds=1.0,
+                energies=encode(energies),
+                barrier=0.4,
+                uphill=0.1,
+                positions=encode(positions),
+            )
+        else:
+            made[key] = ok(key, seconds=1.0, formation=2.5, edge=5.43)
+        if what == "hop of a interstitial":
+            made[key] = failed(key, "no rest")
+    return made
+
+
+def test_analysis_of_hand_made_records():
+    data, settings = read_crystal("Si"), Settings()
+    made = records(data, settings)
+    made.pop(next(iter(made)))
+    found = analyse(data, made, "m", "x", settings)
+    assert found.coverage == (4, 6)
+    assert (found.missing, found.failed) == (1, (("hop of a interstitial", "no rest"),))
+    assert found.defect("vacancy") is None
+    assert found.defect("split").formation == 2.5
+    assert found.path("vacancy").distance.tolist() == [0, 1, 3]
+    shown = found.as_json()
+    assert shown["barrier"] == {"vacancy": 0.4}
+    assert shown["formation"] == {"split": 2.5, "tetrahedral": 2.5, "hexagonal": 2.5}
+
+
+def test_a_run_with_its_page(tmp_path):
+    ase.io.write(tmp_path / "cu.cif", bulk("Cu", "fcc", 3.6, cubic=True))
+    settings = {"force": 0.05, "images": 1}
+    emt = from_ase(EMT(), "<emt>")
+    found = run(Diffusion(), [emt], tmp_path / "cu.cif", settings=settings, out=tmp_path / "run")
+    assert found.complete
+    path = found.models["<emt>"].path("vacancy")
+    assert path.uphill == pytest.approx(0, abs=0.01)
+    assert 0.5 < path.barrier < 0.9  # 0.7 eV in copper
+    assert found.models["<emt>"].edge == pytest.approx(3.59, abs=0.02)
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(found.protocol.tables(found))
+    assert "vacancy barrier" in console.export_text()
+    page = str(diffusion_page([found]))
+    assert "&lt;emt&gt;" in page
+    assert 'id="diffusion0"' in page
+    assert json.dumps(found.as_json())
+
+
+@pytest.mark.parametrize("data", ["H", "Xx", "nowhere.cif"])
+def test_no_crystal(data):
+    with pytest.raises(ValueError, match=f"'{data}' is neither a file nor an element that crystallizes as"):
+        read_crystal(data)
+
+
+def test_a_file_that_is_no_crystal_of_one_element(tmp_path):
+    ase.io.write(tmp_path / "nacl.cif", bulk("NaCl", "rocksalt", 5.6))
+    with pytest.raises(ValueError, match="expected the periodic cell of a perfect crystal of one element"):
+        read_crystal(tmp_path / "nacl.cif")
