@@ -1,4 +1,4 @@
-"""Planted faults, who catches each, and whom the verdict blames: `python -m tests.faults [--seeds 5] [ROW …]`.
+"""Planted faults, who catches each, whom the verdict blames: `python -m tests.faults [--seeds 5] [ROW …]`.
 
 Each fault is planted into a smooth potential and looked for with the protocol whose business it is, once for
 each seed; smooth potentials must raise no alarm anywhere.
@@ -108,7 +108,7 @@ def verdicts(name, seeds):
 
 
 def main(arguments=None):
-    """Print the table; the exit code is 1 if a fault is missed, blamed wrongly, or seen where there is none."""
+    """Print the table; exit with 1 if a fault is missed, blamed wrongly, or seen where there is none."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", default=[], help=f"of: {', '.join(TABLE)}")
     parser.add_argument("--seeds", type=int, default=5)
