@@ -24,6 +24,14 @@ def test_rows_show_words_as_they_are():
         tables.rows_table(("a", "b"), [("x",)])
 
 
+def test_names_to_be_typed_stay_on_one_line():
+    name = "a-set-with-a-name-of-many-words"
+    text = shown(tables.rows_table(("set", "level", "what"), [(name, "q" * 40, "x " * 40)], names=True))
+    assert row_of(text, name)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("q") == 40
+
+
 def test_a_cell_says_on_how_many_items_it_rests_where_these_are_not_all():
     e = Estimate(33.21, 28.12, 39.0, 8, 9)
     assert tables.estimate_cell(e).plain == "33.2 [28.1, 39.0] n=8"

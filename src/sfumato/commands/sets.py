@@ -45,7 +45,7 @@ def data_list() -> int:
         (name, datasets.status(name), entry.level, entry.licence, entry.description)
         for name, entry in datasets.DATASETS.items()
     ]
-    say(rows_table(("data set", "status", "level of theory", "licence", "what"), rows))
+    say(rows_table(("data set", "status", "level of theory", "licence", "what"), rows, names=True))
     return DONE
 
 

@@ -41,19 +41,20 @@ def plain_table(title: str | None) -> Table:
     )
 
 
-def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> RenderableType:
+def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]], names: bool = False) -> RenderableType:
     """Return plain rows of words.
 
     Args:
         columns: headings.
         rows: a word for every column.
+        names: whether the first column holds names to be typed, which stay on one line.
 
     Raises:
         ValueError: a row of another length.
     """
     table = plain_table(None)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for k, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=names and k == 0)
     for row in rows:
         if len(row) != len(columns):
             raise ValueError(f"row {list(row)}: expected {len(columns)} words, got {len(row)}")
