@@ -12,6 +12,9 @@ from sfumato.execution.records import Record, array, number
 from sfumato.jobs.defects import Barrier, Formation
 from sfumato.jobs.frames import Frame
 from sfumato.jobs.job import Task
+from sfumato.jobs.wander import Wander
+from sfumato.metrics.diffusion import Arrhenius, arrhenius, mean_of_blocks
+from sfumato.metrics.stats import Estimate
 from sfumato.protocols.diffusion.data import Crystal
 from sfumato.protocols.diffusion.settings import Settings
 from sfumato.protocols.protocol import Result
@@ -57,6 +60,28 @@ class Path:
 
 
 @dataclass(frozen=True, eq=False)
+class Wandering:
+    """A vacancy at one temperature.
+
+    Args:
+        kelvin: of the bath.
+        blocks: (B,) Å²/ps, the diffusivity of all atoms together in the blocks of all trajectories.
+        hops: of all trajectories.
+        picoseconds: likewise.
+    """
+
+    kelvin: float
+    blocks: Floats
+    hops: int
+    picoseconds: float
+
+    @property
+    def diffusivity(self) -> Estimate:
+        """Å²/ps, with Student's interval over blocks."""
+        return mean_of_blocks(self.blocks)
+
+
+@dataclass(frozen=True, eq=False)
 class ModelDefects(Result):
     """One model and the defects of a crystal.
 
@@ -65,6 +90,8 @@ class ModelDefects(Result):
         identity: its hash.
         defects: that came to rest.
         paths: likewise.
+        wandering: of a vacancy, at each temperature with a trajectory.
+        trajectories: that count.
         failed: (what, reason) of what has no result.
         missing: what was not computed yet.
     """
@@ -73,13 +100,15 @@ class ModelDefects(Result):
     identity: str
     defects: tuple[Defect, ...]
     paths: tuple[Path, ...]
+    wandering: tuple[Wandering, ...]
+    trajectories: int
     failed: tuple[tuple[str, str], ...]
     missing: int
 
     @property
     def coverage(self) -> tuple[int, int]:
-        """(defects and hops that count, of the run)."""
-        count = len(self.defects) + len(self.paths)
+        """(defects, hops and trajectories that count, of the run)."""
+        count = len(self.defects) + len(self.paths) + self.trajectories
         return count, count + len(self.failed) + self.missing
 
     @property
@@ -94,6 +123,11 @@ class ModelDefects(Result):
     def path(self, kind: str) -> Path | None:
         """Return a path; None where it has no result."""
         return next((one for one in self.paths if one.kind == kind), None)
+
+    @property
+    def activation(self) -> Arrhenius | None:
+        """From the diffusivities at all temperatures; None where fewer than two are positive."""
+        return arrhenius({one.kelvin: one.blocks for one in self.wandering})
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each number."""
@@ -120,11 +154,21 @@ class ModelDefects(Result):
                     }
                     for one in self.paths
                 },
+                "diffusivity": [
+                    {"kelvin": one.kelvin, "hops": one.hops, "picoseconds": one.picoseconds}
+                    | _estimate(one.diffusivity)
+                    for one in self.wandering
+                ],
+                "activation": _estimate(activation.energy) if (activation := self.activation) else None,
                 "failed": [{"what": what, "reason": reason} for what, reason in self.failed],
                 "not computed": self.missing,
             }
         )
         return found
+
+
+def _estimate(e: Estimate) -> dict[str, Any]:
+    return {"value": e.mean, "interval95": [e.low, e.high], "coverage": [e.n, e.total]}
 
 
 def tasks(data: Crystal, settings: Settings) -> Iterator[tuple[str, Task]]:
@@ -134,7 +178,13 @@ def tasks(data: Crystal, settings: Settings) -> Iterator[tuple[str, Task]]:
     for kind in kinds_of(data.system):
         yield kind, Task(Formation(kind=kind, **own), frame)
     for kind in hops_of(data.system):
-        yield f"hop of a {kind}", Task(Barrier(kind=kind, images=settings.images, **own), frame)
+        yield f"{kind} hop", Task(Barrier(kind=kind, images=settings.images, **own), frame)
+    moving: dict[str, Any] = {"picoseconds": settings.picoseconds, "timestep": settings.timestep}
+    moving["blocks"] = settings.blocks
+    for kelvin in settings.temperatures:
+        for seed in range(settings.seed, settings.seed + settings.replicas):
+            job = Wander(kind="vacancy", kelvin=kelvin, seed=seed, **own, **moving)
+            yield f"vacancy at {kelvin:g} K, seed {seed}", Task(job, frame)
 
 
 def analyse(
@@ -149,6 +199,7 @@ def analyse(
         settings: see Settings.
     """
     defects, paths, failed, missing = [], [], [], 0
+    trajectories: dict[float, list[Record]] = {}
     for what, task in tasks(data, settings):
         record = records.get(task.key(identity))
         if record is None:
@@ -159,7 +210,19 @@ def analyse(
             paths.append(_path(task.job.kind, record))
         elif isinstance(task.job, Formation):
             defects.append(Defect(task.job.kind, number(record, "formation"), number(record, "edge")))
-    return ModelDefects(name, identity, tuple(defects), tuple(paths), tuple(failed), missing)
+        elif isinstance(task.job, Wander):
+            trajectories.setdefault(task.job.kelvin, []).append(record)
+    wandering = tuple(_wandering(kelvin, some) for kelvin, some in trajectories.items())
+    count = sum(map(len, trajectories.values()))
+    return ModelDefects(
+        name, identity, tuple(defects), tuple(paths), wandering, count, tuple(failed), missing
+    )
+
+
+def _wandering(kelvin: float, records: list[Record]) -> Wandering:
+    blocks = np.concatenate([array(record, "diffusivities", (None,)) for record in records])
+    hops = sum(int(number(record, "hops")) for record in records)
+    return Wandering(kelvin, blocks, hops, sum(number(record, "picoseconds") for record in records))
 
 
 def _path(kind: str, record: Record) -> Path:

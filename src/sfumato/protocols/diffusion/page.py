@@ -11,6 +11,7 @@ from sfumato.report.figures import blank_figure, escaped, look_of, rounded
 from sfumato.report.html import (
     Page,
     definitions,
+    estimate_cell,
     failure_list,
     figure_block,
     heading,
@@ -30,6 +31,11 @@ MEANINGS = (
     (
         "formation energy (eV)",
         "E − N e of a relaxed supercell with the defect, e of an atom in the perfect crystal.",
+    ),
+    (
+        "diffusivity (Å²/ps)",
+        "Slope of Σ|Δr|² of all atoms over 6τ, with a vacancy in a supercell and a Langevin bath of 1/ps: that "
+        "of the vacancy times the correlation factor (½ in a diamond lattice).",
     ),
     (
         "barrier (eV)",
@@ -65,11 +71,13 @@ def _section(run: Run, key: str, figures: list[tuple[str, Figure]]) -> str:
     shown = [(f"path-{kind}", path_figure(run, kind)) for kind in hops]
     figures += [(f"{run.folder.name}-{name}", figure) for name, figure in shown]
     note = "Energies of the images; lines only join them."
+    wandering = any(model.wandering for model in run.models.values())
     parts = [
         f"<h2>{escape(run.data.name)}</h2>",
         warning_lines(run.remarks),
         _numbers(run),
         *(figure_block(f"{key}-{name}", figure, note) for name, figure in shown),
+        *(_wandering(run, key, figures) if wandering else []),
         "<h2>What has no result</h2>",
         failure_list(groups, "defect")
         if groups
@@ -101,6 +109,48 @@ def path_figure(run: Run, kind: str) -> Figure:
     figure.update_xaxes(title_text="distance that all atoms together have gone, Å")
     figure.update_yaxes(title_text="energy over the first image, eV")
     return figure
+
+
+def arrhenius_figure(run: Run) -> Figure:
+    """Show the diffusivity of a vacancy against the temperature; what is not positive is not drawn."""
+    figure = blank_figure("Vacancy: diffusivity of all atoms together", 420)
+    for k, model in enumerate(run.models.values()):
+        color, _, symbol = look_of(k)
+        points = [(1e3 / one.kelvin, one.diffusivity) for one in model.wandering if one.diffusivity.mean > 0]
+        figure.add_scatter(
+            x=rounded(x for x, _ in points),
+            y=rounded(e.mean for _, e in points),
+            mode="markers",
+            name=escaped(model.name),
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": rounded(e.high - e.mean for _, e in points),
+                "arrayminus": rounded(min(e.mean - e.low, 0.9 * e.mean) for _, e in points),
+            },
+            marker={"color": color, "symbol": symbol, "size": 9},
+        )
+    figure.update_xaxes(title_text="1000 K / temperature")
+    figure.update_yaxes(title_text="D, Å²/ps", type="log", exponentformat="power", dtick=1)
+    return figure
+
+
+def _wandering(run: Run, key: str, figures: list[tuple[str, Figure]]) -> list[str]:
+    head = [heading("model", words=True), heading("temperature", "K"), heading("time", "ps"), heading("hops")]
+    head += [heading("diffusivity", "Å²/ps"), heading("activation energy", "eV"), heading("barrier", "eV")]
+    rows = []
+    for model in run.models.values():
+        activation = estimate_cell(model.activation.energy if model.activation else None)
+        barrier = number_cell(value_of(model, "barrier", "vacancy"))
+        for one in model.wandering:
+            cells = "".join(map(number_cell, (one.kelvin, one.picoseconds, one.hops)))
+            cells += f"{estimate_cell(one.diffusivity)}{activation}{barrier}"
+            rows.append(f"<th>{escape(model.name)}</th>{cells}")
+    note = "Mean over blocks with Student's 95 % interval; of the activation energy blocks are resampled."
+    figure = arrhenius_figure(run)
+    figures.append((f"{run.folder.name}-arrhenius", figure))
+    shown = figure_block(f"{key}-arrhenius", figure, "Bars: 95 % over blocks.")
+    return [f"<h2>Vacancy in motion</h2>{table(head, rows, note)}", shown]
 
 
 def _numbers(run: Run) -> str:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sfumato.report.numbers import number
-from sfumato.report.tables import Failures, group_failures, plain_table, settings_note
+from sfumato.report.tables import Failures, estimate_cell, group_failures, plain_table, settings_note
 from sfumato.report.tables import failure_table as failures_by_reason
 
 if TYPE_CHECKING:
@@ -51,10 +51,30 @@ def defect_tables(run: Run) -> RenderableType:
         table.add_row(Text(model.name), number(model.edge, 4), *map(number, values))
     table.caption = Text(f"At each potential's own lattice constant. {settings_note(run.settings)}".strip())
     parts: list[RenderableType] = [head, table]
+    if any(model.wandering for model in run.models.values()):
+        parts += [Text(), _wandering(run)]
     if not run.complete:
         totals = {model.name: model.coverage[1] for model in run.models.values()}
         parts += [Text(), failures_by_reason(failures(run), "defects", totals)]
     return Group(*parts)
+
+
+def _wandering(run: Run) -> RenderableType:
+    """The diffusivity of a vacancy, and its activation energy beside the barrier of the path."""
+    table = plain_table("Vacancy: diffusivity of all atoms together, Å²/ps")
+    table.add_column("model", overflow="fold")
+    for title in ("kelvin", "ps", "hops", "D", "activation, eV", "barrier, eV"):
+        table.add_column(title, justify="right")
+    for model in run.models.values():
+        activation = model.activation
+        energy = estimate_cell(activation.energy if activation else None)
+        barrier = number(value_of(model, "barrier", "vacancy"))
+        for k, one in enumerate(model.wandering):
+            words = f"{one.kelvin:g}", f"{one.picoseconds:g}", str(one.hops)
+            last = (Text(), Text()) if k else (energy, Text(barrier))
+            table.add_row(Text("" if k else model.name), *words, estimate_cell(one.diffusivity), *last)
+    table.caption = Text("Mean over blocks [95 %, Student]; activation [95 %, blocks resampled].")
+    return table
 
 
 def failures(run: Run) -> list[Failures]:
