@@ -30,11 +30,13 @@ class Family:
         network: returns the class of its networks, which is called with settings, a generator of the weights
             and their dtype.
         presets: returns named settings.
+        variants: returns named changes of settings, each of one choice.
     """
 
     config: Callable[[], type[NetworkConfig]]
     network: Callable[[], Callable[..., Network]]
     presets: Callable[[], Mapping[str, NetworkConfig]] = dict
+    variants: Callable[[], Mapping[str, Mapping[str, Any]]] = dict
 
 
 def _mindscaip_config() -> type[NetworkConfig]:
@@ -55,8 +57,33 @@ def _mindscaip_presets() -> Mapping[str, NetworkConfig]:
     return PRESETS
 
 
+def _esen_config() -> type[NetworkConfig]:
+    from sfumato.models.esen.config import ESENConfig
+
+    return ESENConfig
+
+
+def _esen_network() -> Callable[..., Network]:
+    from sfumato.models.esen.network import ESEN
+
+    return ESEN
+
+
+def _esen_presets() -> Mapping[str, NetworkConfig]:
+    from sfumato.models.esen.config import PRESETS
+
+    return PRESETS
+
+
+def _esen_variants() -> Mapping[str, Mapping[str, Any]]:
+    from sfumato.models.esen.config import VARIANTS
+
+    return VARIANTS
+
+
 FAMILIES: dict[str, Family] = {
     "mindscaip": Family(_mindscaip_config, _mindscaip_network, _mindscaip_presets),
+    "esen": Family(_esen_config, _esen_network, _esen_presets, _esen_variants),
 }
 
 

@@ -16,7 +16,7 @@ import torch
 from sfumato.graph.neighbors import FLAT, StructureError
 from sfumato.graph.verlet import Neighbors
 from sfumato.models.checkpoint import load_model, weights_digest
-from sfumato.models.families import DEFAULT, build, preset
+from sfumato.models.families import DEFAULT, build, family, preset
 from sfumato.models.network import Network, Output, Prepared, evaluate, predict, prepare
 from sfumato.potentials.devices import DTYPES, KINDS, require_device
 from sfumato.potentials.memory import MOST, SHARE, free_memory, give_back, is_out_of_memory, pack
@@ -346,17 +346,22 @@ def untrained(text: str, architecture: str = DEFAULT) -> NetworkPotential:
     behind forces that are all but zero.
 
     Args:
-        text: a preset, or a preset and a rank other than its own: "nano:hard".
+        text: a preset, or a preset and one choice changed: a variant of its family ("nano:no-envelope" of
+            eSEN), or else a rank other than its own ("nano:hard").
         architecture: the family of the preset.
 
     Raises:
-        ValueError: an unknown preset or rank.
+        ValueError: an unknown preset, variant or rank.
     """
     from ase.build import molecule
 
     size, _, rank = text.partition(":")
-    config = preset(size, architecture)
-    if rank:
+    config, variants = preset(size, architecture), family(architecture).variants()
+    if rank in variants:
+        config = preset(size, architecture, **variants[rank])
+    elif rank and variants:
+        raise ValueError(f"{architecture} has no variant {rank!r}; {nearest(rank, variants)}")
+    elif rank:
         config = preset(size, architecture, graph=replace(config.graph, rank=rank))  # type: ignore[arg-type]
     network = build(config)
     atoms = molecule("CH3CH2OH")

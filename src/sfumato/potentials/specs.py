@@ -73,10 +73,13 @@ def _adapter(function: str) -> Maker:
     return make
 
 
-def _untrained(text: str, device: str) -> Potential:
-    from sfumato.potentials.network import untrained
+def _untrained(architecture: str) -> Maker:
+    def make(text: str, device: str) -> Potential:
+        from sfumato.potentials.network import untrained
 
-    return _on(untrained(text), device)
+        return _on(untrained(text, architecture), device)
+
+    return make
 
 
 def _bundled(name: str) -> Maker:
@@ -102,9 +105,14 @@ TRUSTED = "its files are pickles, which run code: load only what you trust"
 NAMED: dict[str, Named] = {
     **{name: Named(_bundled(name), what) for name, what in BUNDLED.items()},
     "mindscaip": Named(
-        _untrained,
+        _untrained("mindscaip"),
         "a preset (nano, small, medium, large) with random weights; rank hard must fail",
         argument="PRESET[:RANK]",
+    ),
+    "esen": Named(
+        _untrained("esen"),
+        "likewise; variants no-envelope, neighbor-limit, direct-forces must fail (docs/esen.md)",
+        argument="PRESET[:VARIANT]",
     ),
     "gfn2-xtb": Named(_engine("GFN2-xTB"), "extended tight binding", "sfumato[xtb]"),
     "gfn1-xtb": Named(_engine("GFN1-xTB"), "extended tight binding, older", "sfumato[xtb]"),
