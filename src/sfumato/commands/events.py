@@ -1,9 +1,9 @@
-"""The command that makes testing sets of rare events from trajectories."""
+"""The commands that make testing sets of rare events."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -41,8 +41,7 @@ def data_rare_events(
     from sfumato.io.rare_events import write_packed
     from sfumato.potentials.specs import load
 
-    if out.suffix.lower() not in (".h5", ".hdf5"):
-        raise ValueError(f"{out}: name a file that ends in .h5")
+    _require_packed(out)
     moving = load_trajectory(trajectory)
     perfect = crystal_of(crystal, moving)
     events = find_events(moving, perfect, fixed=fixed, single=single)
@@ -55,3 +54,36 @@ def data_rare_events(
     flags = int(one.migrating.sum())
     say(f"{out}: {one.name}, {len(one)} snapshots with {flags} migrating atoms, labels: {found.level}")
     return DONE
+
+
+def data_hop_path(
+    crystal: str,
+    *,
+    by: Annotated[str, Parameter(help="The potential that finds the path.")],
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The HDF5 file to write.")],
+    hop: Annotated[Literal["vacancy", "interstitial"], Parameter(help="What hops.")] = "vacancy",
+    model: Annotated[
+        str | None, Parameter(help="What labels the images: a potential or an engine; by default --by.")
+    ] = None,
+    images: Annotated[Count, Parameter(help="Of the path between its ends.")] = 9,
+    repeat: Annotated[Count, Parameter(help="Cells of the crystal along each axis.")] = 2,
+) -> int:
+    """Find the path of a hop in a crystal (an element or a file), and pack its middle as a testing set."""
+    from sfumato.io.rare_events import write_packed
+    from sfumato.jobs.defects import Barrier
+    from sfumato.potentials.specs import load
+    from sfumato.protocols.diffusion.data import read_crystal
+    from sfumato.protocols.diffusion.sets import path_set
+
+    _require_packed(out)
+    finder = load(by)
+    labels = finder if model is None else load(model)
+    found = path_set(read_crystal(crystal), Barrier(kind=hop, images=images, repeat=repeat), finder, labels)
+    write_packed(out, found)
+    say(f"{out}: {found.source}, {len(found)} images, labels: {found.level}")
+    return DONE
+
+
+def _require_packed(out: Path) -> None:
+    if out.suffix.lower() not in (".h5", ".hdf5"):
+        raise ValueError(f"{out}: name a file that ends in .h5")

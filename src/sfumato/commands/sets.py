@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from sfumato.commands.events import data_rare_events
+from sfumato.commands.events import data_hop_path, data_rare_events
 from sfumato.commands.screen import DONE, PARTIAL, download, say
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def register(app: App) -> None:
         ("check", data_check),
         ("convert", data_convert),
         ("rare-events", data_rare_events),
+        ("hop-path", data_hop_path),
     ):
         data.command(command, name=name)
     app.command(data)

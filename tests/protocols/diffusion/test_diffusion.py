@@ -21,6 +21,7 @@ from sfumato.protocols.diffusion import Diffusion
 from sfumato.protocols.diffusion.analysis import analyse, tasks
 from sfumato.protocols.diffusion.data import read_crystal
 from sfumato.protocols.diffusion.page import diffusion_page
+from sfumato.protocols.diffusion.sets import middle_of_path, path_set
 from sfumato.protocols.diffusion.settings import Settings
 from sfumato.protocols.run import run
 from sfumato.systems import Prediction
@@ -145,6 +146,23 @@ def test_a_run_with_its_page(tmp_path):
     assert 'id="diffusion0"' in str(page)
     assert "Vacancy in motion" in str(page)
     assert json.dumps(found.as_json())
+
+
+def test_the_middle_of_a_path_by_hand():
+    positions = np.zeros((5, 3, 3))
+    positions[:, 0, 0] = [0, 0.6, 1.2, 1.8, 2.4]
+    positions[:, 1, 1] = [0, 0.2, 0.5, 0.6, 0.9]  # makes room
+    assert np.argwhere(middle_of_path(positions)).tolist() == [[2, 0]]
+
+
+def test_a_set_from_the_path_of_a_hop():
+    found = path_set(COPPER, Barrier("vacancy", images=5), Sized(), Sized())
+    (one,) = found.sets
+    assert (found.name, found.level, one.name) == ("Cu-vacancy", "sized", "vacancy")
+    assert one.migrating.reshape(len(one), -1).sum(axis=1).tolist() == [1] * len(one)
+    assert np.isfinite(one.energy).all()
+    with pytest.raises(ValueError, match="no image shows an atom in the middle"):
+        path_set(COPPER, Barrier("vacancy", images=0), Sized(), Sized())
 
 
 @pytest.mark.slow

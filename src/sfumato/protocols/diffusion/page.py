@@ -34,8 +34,8 @@ MEANINGS = (
     ),
     (
         "diffusivity (Å²/ps)",
-        "Slope of Σ|Δr|² of all atoms over 6τ, with a vacancy in a supercell and a Langevin bath of 1/ps: that "
-        "of the vacancy times the correlation factor (½ in a diamond lattice).",
+        "Slope of Σ|Δr|² of all atoms over 6τ, with a vacancy in a supercell and a Langevin bath of 1/ps: "
+        "that of the vacancy times the correlation factor (½ in a diamond lattice).",
     ),
     (
         "barrier (eV)",
