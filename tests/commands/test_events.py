@@ -37,9 +37,7 @@ def test_a_set_from_a_path(tmp_path, capsys):
         "--by",
         f"{tmp_path / 'sized.py'}:make",
         "--images",
-        "3",
-        "--repeat",
-        "1",
+        "5",
     ]
     assert command(*asked, "-o", tmp_path / "x.xyz") == 2
     assert "name a file that ends in .h5" in capsys.readouterr().err
