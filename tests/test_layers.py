@@ -26,6 +26,7 @@ LAYERS = [
     ["jobs"],
     ["training", "testing", "campaigns"],
     ["protocols"],
+    ["study"],
     ["commands", "cli"],
 ]
 LIGHT = ["systems", "metrics", "reference.scans", "execution", "report", "dynamics", "jobs", "protocols"]

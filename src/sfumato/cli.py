@@ -21,7 +21,7 @@ def build(arguments: Sequence[str]) -> App:
     Args:
         arguments: of the command line; a protocol named by file or package is looked for there.
     """
-    from sfumato.commands import assess, campaigns, contract, runs, sets, train
+    from sfumato.commands import assess, campaigns, contract, runs, sets, study, train
 
     app = App(
         name="sfumato",
@@ -33,7 +33,7 @@ def build(arguments: Sequence[str]) -> App:
         suppress_keyboard_interrupt=False,
     )
     runs.register(app, extra=_own_protocol(arguments))
-    for commands in (contract, assess, train, sets, campaigns):
+    for commands in (contract, assess, train, study, sets, campaigns):
         commands.register(app)
     app.register_install_completion_command(help="Install completion of commands and options in this shell.")
     return app

@@ -58,7 +58,13 @@ def run(
     Raises:
         ValueError: data that is damaged or not fit to train on, and what `read_run` and `train` raise.
     """
-    settings = read_run(config, changes)
+    return run_settings(read_run(config, changes), folder, watch=watch, inexact=inexact)
+
+
+def run_settings(
+    settings: TrainSettings, folder: str | Path, *, watch: Watch | None = None, inexact: bool = False
+) -> Trained:
+    """Train what settings say, or go on with it; everything else is as for `run`."""
     if lead() and (Path(folder) / state.NAME).exists():
         verify_frames(settings.data.path)
     elif lead():

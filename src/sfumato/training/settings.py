@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -198,26 +199,48 @@ def read_run(path: str | Path, changes: Sequence[str] = ()) -> TrainSettings:
         raise ValueError(f"{path}: {explained(error)}") from None
 
 
+def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a run with some in place of others; what was given stays as it is.
+
+    Args:
+        values: of the YAML file of a run.
+        changes: by dotted name, see `read_run`.
+
+    Raises:
+        ValueError: a name that leads nowhere.
+    """
+    found = copy.deepcopy(dict(values))
+    for key, value in changes.items():
+        _put(found, key, value, key)
+    return found
+
+
 def _change(values: dict[str, Any], change: str) -> None:
-    """Put a value in its place, making groups that are not there."""
+    """Put the value of "key=value" in its place."""
     key, equals, text = change.partition("=")
-    *way, last = key.split(".")
-    if not equals or not all((*way, last)):
+    if not equals or not all(key.split(".")):
         raise ValueError(f"--set {change}: write key=value, for example stages.0.lr=1e-3")
+    try:
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"--set {change}: the value: {error}") from None
+    _put(values, key, value, f"--set {change}")
+
+
+def _put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Put a value in its place, making groups that are not there."""
+    *way, last = key.split(".")
     if way[:1] == ["model"] and isinstance(values.get("model"), str):
         values["model"] = {"preset": values["model"]}
     inner: Any = values
     for word in way:
-        inner = _inside(inner, word, change)
+        inner = _inside(inner, word, where)
     if not isinstance(inner, dict):
-        raise ValueError(f"--set {change}: {'.'.join(way)} is not a group of settings")
-    try:
-        inner[last] = parse_yaml(text)
-    except ValueError as error:
-        raise ValueError(f"--set {change}: the value: {error}") from None
+        raise ValueError(f"{where}: {'.'.join(way)} is not a group of settings")
+    inner[last] = value
 
 
-def _inside(group: Any, word: str, change: str) -> Any:
+def _inside(group: Any, word: str, where: str) -> Any:
     """Return the part of a group of settings, or of the stages, that a word names."""
     if isinstance(group, list):
         names = [str(part.get("name")) for part in group]
@@ -225,10 +248,10 @@ def _inside(group: Any, word: str, change: str) -> Any:
             return group[names.index(word)]
         if word.isdigit() and int(word) < len(group):
             return group[int(word)]
-        raise ValueError(f"--set {change}: there is no stage {word!r}; {nearest(word, names)}")
+        raise ValueError(f"{where}: there is no stage {word!r}; {nearest(word, names)}")
     if not isinstance(group, dict):
         raise ValueError(
-            f"--set {change}: {word!r} would be inside {group!r}, which is not a group of settings"
+            f"{where}: {word!r} would be inside {group!r}, which is not a group of settings"
         )
     if group.get(word) is None:
         group[word] = {}

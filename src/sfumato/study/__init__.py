@@ -1,0 +1,1 @@
+"""Studies: change a design, train, measure, and say with an interval what the change did."""
