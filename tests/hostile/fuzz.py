@@ -213,6 +213,12 @@ def prepared(base: Path) -> None:
         raise RuntimeError(f"the inputs cannot be made: {said.read_text()}")
 
 
+def modules() -> list[str]:
+    """Return the modules of the package; the compiled core is a library and no module."""
+    found = (module.name for module in pkgutil.walk_packages(sfumato.__path__, "sfumato."))
+    return [name for name in found if not name.rpartition(".")[2].startswith("lib")]
+
+
 def load_everything() -> None:
     """Import what commands import, once, before the first fork."""
     import torch
@@ -233,8 +239,8 @@ def load_everything() -> None:
         "zstandard",
     ):
         importlib.import_module(name)
-    for module in pkgutil.walk_packages(sfumato.__path__, "sfumato."):
-        importlib.import_module(module.name)
+    for name in modules():
+        importlib.import_module(name)
     torch.set_num_threads(1)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from sfumato.cli import _complain, _exit_code
+from sfumato.commands.volume import Volume
 from sfumato.io import read_scan_set, write_scan_set
 from tests import ROOT, released_layout
 from tests import made_training as made
@@ -229,7 +230,7 @@ def _read_run() -> int:
         try:
             read_run("t.yaml")
         except ValueError as error:
-            return _complain(str(error))
+            return _complain(str(error), Volume())
         return 0
 
     return exit_code(work)
@@ -248,7 +249,7 @@ def _structures(name: str) -> Callable[[], int]:
                 read(Path(name))
                 code = 0
             except (ValueError, OSError) as error:
-                _complain(str(error))
+                _complain(str(error), Volume())
         return code
 
     return work

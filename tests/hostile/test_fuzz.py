@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -81,6 +82,13 @@ def test_damage_depends_on_its_seed_alone():
         once, again = (way(data, np.random.default_rng(7)) for _ in range(2))
         assert once == again
     assert m.flip(data, np.random.default_rng(1)) != m.flip(data, np.random.default_rng(2))
+
+
+def test_what_is_loaded_before_processes_are_copied_are_modules():
+    names = fuzz.modules()
+    assert len(names) > 150
+    specs = [importlib.util.find_spec(name) for name in names]
+    assert [spec.name for spec in specs if not spec.origin.endswith(".py")] == []
 
 
 def test_every_case_is_called_otherwise():
