@@ -210,7 +210,7 @@ def test_it_is_a_calculator():
         ({"m_max": 3}, "m_max: 3 is more than l_max, 2"),
         ({"l_max": 1, "m_max": 1, "direct_stress": True}, "direct_stress: needs features of degree 2"),
         ({"graph": {"k": 12, "cutoff": 5.0}}, "envelope: the polynomial knows nothing of ranks"),
-        ({"nonlinearity": "grid", "grid_resolution": 2}, "grid_resolution: 2 circles do not resolve"),
+        ({"nonlinearity": "grid", "grid_resolution": 4}, "grid_resolution: 4 points .* set it to 5"),
         ({"layer": 3}, "unknown setting 'layer'; did you mean 'layers'"),
     ],
 )

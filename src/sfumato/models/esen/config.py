@@ -108,9 +108,10 @@ class ESENConfig(NetworkConfig):
                 "envelope: the polynomial knows nothing of ranks, and would not fade where they end an edge; "
                 "with a soft rank use envelope: graph"
             )
-        if self.nonlinearity == "grid" and self.grid_resolution <= self.l_max:
+        if self.nonlinearity == "grid" and self.grid_resolution <= 2 * self.l_max:
             raise ValueError(
-                f"grid_resolution: {self.grid_resolution} circles do not resolve degree {self.l_max}"
+                f"grid_resolution: {self.grid_resolution} points on a circle do not resolve degree "
+                f"{self.l_max}; set it to {2 * self.l_max + 1} or more"
             )
         return self
 

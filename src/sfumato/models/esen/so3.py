@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, ParamSpec, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -169,16 +170,17 @@ def wigner(rotation: Tensor, l_max: int) -> Tensor:
 def sphere_grid(resolution: int, l_max: int) -> tuple[Tensor, Tensor]:
     """Return maps from features to values on a sphere (P, n) and back (n, P), n = (l_max + 1)².
 
-    The points lie on `resolution` circles of latitude with as many points each, and count by their area.
+    The points lie on `resolution` circles of latitude, those of a Gauss–Legendre quadrature, with as many
+    points each; for more than 2 l_max of them the way there and back is exact.
     """
-    step = math.pi / resolution
-    polar = (torch.arange(resolution, dtype=torch.float64) + 0.5) * step
-    around = torch.arange(resolution, dtype=torch.float64) * 2 * step
-    polar, around = (part.flatten() for part in torch.meshgrid(polar, around, indexing="ij"))
-    sine = polar.sin()
-    points = torch.stack([sine * around.cos(), sine * around.sin(), polar.cos()], 1)
-    values, area = solid_harmonics(points, l_max), sine.sqrt()[:, None]
-    return values, torch.linalg.pinv(area * values) * area.T
+    height, weight = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(resolution))
+    around = torch.arange(resolution, dtype=torch.float64) * 2 * math.pi / resolution
+    height, around = (part.flatten() for part in torch.meshgrid(height, around, indexing="ij"))
+    radius = (1 - height**2).sqrt()
+    points = torch.stack([radius * around.cos(), radius * around.sin(), height], 1)
+    values = solid_harmonics(points, l_max)
+    share = weight.repeat_interleave(resolution) / (2 * resolution)
+    return values, values.T * share
 
 
 @_kept
