@@ -10,7 +10,8 @@ from sfumato.datasets import named
 from sfumato.datasets.published import read_published_set
 from sfumato.io.mlearn import read_mlearn
 from sfumato.io.rare_events import FORMAT, RareEvents, read_flagged, read_packed, write_packed
-from sfumato.io.silicon import TESTING, read_enhanced, read_published
+from sfumato.io.silicon import TESTING, read_enhanced, read_published, shared_structures
+from sfumato.systems import System
 from tests import SHARED
 from tests.silicon_layout import REAL, crystal, lay_out, needs_real
 
@@ -159,10 +160,18 @@ def test_the_named_set_is_imported_from_a_folder(tmp_path, monkeypatch):
 @needs_real
 def test_the_enhanced_training_sets():
     found = read_enhanced(REAL, "interstitial")
-    assert found.split.counts() == {"train": 219, "val": 50, "test": 200}
+    # Of 200 testing snapshots 36 are published for training, too, and 12 for validation.
+    assert found.split.counts() == {"train": 219, "val": 50, "test": 152}
     train = found.take(found.split.where("train"))
     assert train.subset.counts()["interstitial"] == 120
     assert len(train.batch.numbers) == 13693
+
+
+def test_shared_structures_by_hand():
+    one, other = System([14], [[0.0, 0, 0]]), System([14], [[0.0, 0, 0.1]])
+    rounded, larger = System([14], [[0.0, 0, 1e-5]]), System([14, 14], [[0.0, 0, 0], [2.0, 0, 0]])
+    assert shared_structures([one, other, larger], [rounded]).tolist() == [True, False, False]
+    assert shared_structures([one], []).tolist() == [False]
 
 
 @needs_mlearn

@@ -138,14 +138,14 @@ DATASETS: dict[str, DataSet] = {
                 licence="not stated (CC-BY-4.0 according to ColabFit)",
                 source=_SILICON,
                 identity=identity,
-                counts=(("train", 219), ("val", 50), ("test", 200)),
-                frames=469,
+                counts=(("train", 219), ("val", 50), ("test", test)),
+                frames=269 + test,
                 holds="frames",
                 url=_SILICON_URL,
             )
-            for defect, identity in (
-                ("interstitial", "ee07dac7b9f82edad9de4c6c5bc73ec9bfbd4702857cde38a8c1bc50bddb005b"),
-                ("vacancy", "8cb44663174d469273323f8125f9a7a4af55be9210f68d46d8f22e561260f35a"),
+            for defect, test, identity in (
+                ("interstitial", 152, "e954ea632b44e6b94dbd5fd494887288843d1aa118115cfa2ef6a94ad0f0dcde"),
+                ("vacancy", 131, "e5baa7372f057d2f8bceaa942b899dc8c1a60d95640b1a0b8e6facb17d7676d2"),
             )
         ),
         DataSet(

@@ -9,7 +9,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -224,7 +224,8 @@ def read_enhanced(folder: Path, defect: str) -> FrameSet:
 
     Returns:
         Positions and forces rounded to single precision. Each structure is its own molecule, its subset the
-        defect by the number of atoms.
+        defect by the number of atoms. Testing snapshots that the published training or validation set also
+        holds are left out.
 
     Raises:
         ValueError: a part is missing, or structures and labels do not have the same atoms.
@@ -248,7 +249,7 @@ def read_enhanced(folder: Path, defect: str) -> FrameSet:
         names += [f"{place} {k}" for k in range(len(some))]
         splits += [split] * len(some)
     batch = Batch.of(systems)
-    return FrameSet(
+    found = FrameSet(
         folder.resolve().name,
         NOT_STATED,
         NOT_STATED,
@@ -258,4 +259,26 @@ def read_enhanced(folder: Path, defect: str) -> FrameSet:
         Category.of(names),
         Category.of(KINDS.get(len(system), "other cells") for system in systems),
         Category.of(splits),
+    )
+    tested = np.array([split == "test" for split in splits])
+    twice = shared_structures(systems, [s for s, test in zip(systems, tested, strict=True) if not test])
+    return found.take(np.flatnonzero(~(tested & twice)))
+
+
+SAME = 1e-3
+"""Å by which an atom may be off in the same structure, which files round."""
+
+
+def shared_structures(systems: Sequence[System], others: Sequence[System]) -> Bools:
+    """Return (S,) which structures are also among others, atom by atom in the same order."""
+    by_size: dict[int, list[Floats]] = {}
+    for other in others:
+        by_size.setdefault(len(other), []).append(other.positions)
+    stacks = {size: np.stack(some) for size, some in by_size.items()}
+    return np.array(
+        [
+            len(system) in stacks
+            and bool((np.abs(stacks[len(system)] - system.positions).max(axis=(1, 2)) < SAME).any())
+            for system in systems
+        ]
     )

@@ -2,12 +2,15 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from sfumato.cli import main
+from sfumato.frames import Category
+from sfumato.io import write_frame_set
 from sfumato.io.silicon import read_published
 from sfumato.potentials.potential import Potential
 from sfumato.protocols.rare_events import RareEventErrors
@@ -166,6 +169,18 @@ def test_settings_choose(events):
     assert [len(one) for one in used(events, Settings(limit=1))] == [1]
     with pytest.raises(ValueError, match="has no set 'vacancies'; did you mean 'vacancy'"):
         used(events, Settings(only="vacancies"))
+
+
+def test_snapshots_of_the_training_are_left_out(tmp_path, events):
+    (one,) = events.sets
+    frames = events.as_frames()
+    trained = replace(frames, split=Category.of(["test", "train"]))
+    write_frame_set(tmp_path / "trained.h5", trained)
+    (left,) = used(events, Settings(without=str(tmp_path / "trained.h5")))
+    assert left.batch.positions.tolist() == one.batch.positions[:7].tolist()
+    write_frame_set(tmp_path / "all.h5", replace(frames, split=Category.of(["val", "train"])))
+    with pytest.raises(ValueError, match="without: every snapshot of vacancy is in"):
+        used(events, Settings(without=str(tmp_path / "all.h5")))
 
 
 def command(*words):

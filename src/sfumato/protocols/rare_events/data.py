@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from sfumato.datasets import named
 from sfumato.files import expanded
 from sfumato.io.ase_objects import XYZ_SUFFIXES
 from sfumato.io.rare_events import RareEvents, RareEventSet, read_flagged
-from sfumato.io.silicon import read_published
+from sfumato.io.silicon import read_published, shared_structures
 from sfumato.protocols.rare_events.settings import Settings
+from sfumato.systems import System
 from sfumato.words import nearest
 
 PUBLISHED = "silicon-rare-events"
@@ -58,4 +60,17 @@ def used(events: RareEvents, settings: Settings) -> tuple[RareEventSet, ...]:
     if settings.only is not None and settings.only not in names:
         raise ValueError(f"only: {events.name} has no set {settings.only!r}; {nearest(settings.only, names)}")
     chosen = [one for one in events.sets if settings.only in (None, one.name)]
+    if settings.without is not None:
+        seen = _seen(settings.without)
+        chosen = [one.take(np.flatnonzero(~shared_structures(list(one.batch), seen))) for one in chosen]
+        for one in chosen:
+            if not len(one):
+                raise ValueError(f"without: every snapshot of {one.name} is in {settings.without}")
     return tuple(one.take(np.arange(len(one))[: settings.limit]) for one in chosen)
+
+
+@lru_cache(maxsize=2)
+def _seen(training: str) -> list[System]:
+    """Return the structures that a model trained on a set has seen."""
+    frames = named.load_frames(training)
+    return [s for s, split in zip(frames.batch, frames.split, strict=True) if split in ("train", "val")]
