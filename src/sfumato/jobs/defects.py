@@ -25,6 +25,9 @@ STRETCH = 0.08
 SPRING = 0.1
 """eV/Å², between the images of a path."""
 
+LEVEL = 1e-3
+"""eV by which an image must lie above both ends to be on a barrier."""
+
 
 @dataclass(frozen=True)
 class InCrystal(Job):
@@ -167,12 +170,13 @@ class Barrier(InCrystal):
         images = [to_ase(first)] + [to_ase(first) for _ in range(self.images)] + [to_ase(last)]
         for image in images:
             image.calc = potential.calculator()
-        left = float("inf")
-        for climb, force in ((False, 5 * self.force), (True, self.force)):
-            band = NEB(images, k=SPRING, climb=climb, method="improvedtangent")
-            if not climb:
-                band.interpolate(mic=True)
-            optimizer = FIRE(band, logfile=None)
-            optimizer.run(fmax=force, steps=self.steps)
-            left = float(np.linalg.norm(band.get_forces().reshape(-1, 3), axis=1).max())
+        band = NEB(images, k=SPRING, method="improvedtangent")
+        band.interpolate(mic=True)
+        FIRE(band, logfile=None).run(fmax=5 * self.force, steps=self.steps)
+        energy = [image.get_potential_energy() for image in images]
+        # Where an end is the highest point an image that climbs would only run into it.
+        climb = max(energy[1:-1]) > max(energy[0], energy[-1]) + LEVEL
+        band = NEB(images, k=SPRING, climb=climb, method="improvedtangent")
+        FIRE(band, logfile=None).run(fmax=self.force, steps=self.steps)
+        left = float(np.linalg.norm(band.get_forces().reshape(-1, 3), axis=1).max())
         return [from_ase(image) for image in images], left
