@@ -176,6 +176,18 @@ def test_a_disordered_crystal_is_refused(tmp_path: Path, sites: tuple[str, ...],
     assert read_systems(path)[0].numbers.tolist() == [1, 17]
 
 
+@pytest.mark.parametrize("rest", [" 1.0", " x" * 100_000])
+def test_a_row_of_a_crystal_that_does_not_fit_is_an_error_and_no_lost_atom(tmp_path: Path, rest: str) -> None:
+    path = tmp_path / "a.cif"
+    sites = "Na1 Na 0 0 0 1.0", "Cl1 Cl 0.5 0.5 0.5 1.0"
+    path.write_text(cif(*sites))
+    assert len(read_systems(path)[0]) == 2
+    path.write_text(cif(sites[0], sites[1] + rest))
+    with pytest.raises(ValueError, match=r"a\.cif: cannot be read: a row of a table: Wrong number") as caught:
+        read_systems(path)
+    assert len(str(caught.value)) < 600
+
+
 ATOM = "HETATM    {}  {} {}HOH A   1       0.000   0.{}00   0.590  {}  0.00           {}\n"
 
 

@@ -6,6 +6,7 @@ calls `spin`. These names are written; the others that are in use are read too. 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike
 from sfumato.files import write_text
 from sfumato.io.extxyz import FrameError, read_extxyz
 from sfumato.systems import Floats, Prediction, System
+from sfumato.words import printable
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -162,7 +164,12 @@ def iterate_atoms(path: str | Path) -> Iterator[Atoms | FrameError]:
             _refuse_alternates(path)
         # Of an input for Gaussian, charge and spin are parameters of the calculator.
         more = {"attach_calculator": True} if path.suffix.lower() in GAUSSIAN_SUFFIXES else {}
-        found = ase.io.read(path, index=":", do_not_split_by_at_sign=True, **more)
+        with warnings.catch_warnings():
+            # A row of a CIF that does not fit its table would be left out, atoms and symmetry too.
+            warnings.filterwarnings("error", message="Wrong number")
+            found = ase.io.read(path, index=":", do_not_split_by_at_sign=True, **more)
+    except UserWarning as error:
+        raise ValueError(f"{path}: cannot be read: a row of a table: {printable(str(error), 300)}") from None
     except ValueError as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
     except Exception as error:  # ASE's readers raise whatever the line made them raise
