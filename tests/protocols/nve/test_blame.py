@@ -146,6 +146,20 @@ def test_a_step_that_is_too_long_says_so():
     assert blame(tracks(error=0.3)).culprit == "integrator"
 
 
+def trended(shape):
+    """A smooth surface whose shadow energy follows a shape of the time, from 0 to 1, in eV."""
+    runs = tracks()
+    base = runs["base"]
+    return runs | {"base": replace(base, shadow=base.shadow + shape(base.time / base.time[-1]))}
+
+
+def test_a_drift_is_the_integrator_and_a_shift_at_the_beginning_is_none():
+    assert blame(trended(lambda t: 1e-2 * t)).culprit == "integrator"
+    shift = trended(lambda t: 1e-2 * np.minimum(t, 0.5) + 1e-5 * np.sin(40 * t))
+    assert shift["base"].slopes.mean() > 0.05
+    assert blame(shift).culprit == "none"
+
+
 def test_who_explodes_at_every_step_is_not_saved_by_a_shorter_one():
     runs = tracks()
     late = {"left": "ran away", "kind": "exploded"}
