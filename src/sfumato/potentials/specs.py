@@ -111,7 +111,7 @@ NAMED: dict[str, Named] = {
     ),
     "esen": Named(
         _untrained("esen"),
-        "likewise; variants no-envelope, neighbor-limit, direct-forces must fail (docs/esen.md)",
+        "equivariant, random weights; no-envelope, neighbor-limit, direct-forces must fail (docs/esen.md)",
         argument="PRESET[:VARIANT]",
     ),
     "gfn2-xtb": Named(_engine("GFN2-xTB"), "extended tight binding", "sfumato[xtb]"),
