@@ -250,9 +250,7 @@ def _inside(group: Any, word: str, where: str) -> Any:
             return group[int(word)]
         raise ValueError(f"{where}: there is no stage {word!r}; {nearest(word, names)}")
     if not isinstance(group, dict):
-        raise ValueError(
-            f"{where}: {word!r} would be inside {group!r}, which is not a group of settings"
-        )
+        raise ValueError(f"{where}: {word!r} would be inside {group!r}, which is not a group of settings")
     if group.get(word) is None:
         group[word] = {}
     return group[word]
