@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from sfumato.datasets import named
 from sfumato.io import FrameFile, read_frame_set, read_scan_set
-from sfumato.io.hdf5 import HEAP
+from sfumato.io.hdf5 import HEAP, open_any
 from tests import ROOT
 
 SCANS, FRAMES = "bsct-mini-gfn2.h5", "organic-mini.h5"
@@ -87,3 +89,18 @@ def test_a_heap_that_hdf5_would_walk_for_ever_is_refused(small: tuple[bytes, byt
         (tmp_path / "x.h5").write_bytes(damaged)
         with pytest.raises(ValueError, match=rf"the heap of strings at byte {start} is not as it was"):
             read(tmp_path / "x.h5")
+
+
+def test_nobody_walks_such_a_heap(small: tuple[bytes, bytes], tmp_path: Path) -> None:
+    """In a process of its own, since HDF5 cannot be interrupted there."""
+    damaged = bytearray(small[1])
+    start = damaged.index(HEAP)
+    damaged[start + 16 : start + 32] = bytes(16)
+    path = tmp_path / "x.h5"
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="the heap of strings"):
+        open_any(path)
+    look = "import sys; from sfumato.datasets.named import holds; print(holds(sys.argv[1]))"
+    words = [sys.executable, "-c", look, str(path)]
+    ended = subprocess.run(words, timeout=120, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "scans"  # what is damaged is said by whoever reads it

@@ -30,6 +30,7 @@ from sfumato.io import (
     write_scan_set,
 )
 from sfumato.io.frames_hdf5 import FORMAT as FRAMES
+from sfumato.io.hdf5 import open_any
 from sfumato.io.rare_events import FORMAT as RARE_EVENTS
 from sfumato.io.rare_events import RareEvents, read_packed, write_packed
 from sfumato.systems import ScanSet
@@ -145,7 +146,7 @@ def _format(path: Path) -> str | None:
 
     if not path.is_file() or not h5py.is_hdf5(path):
         return None
-    with suppress(Exception), h5py.File(path, "r") as file:  # what is damaged is said by whoever reads it
+    with suppress(Exception), open_any(path) as file:  # what is damaged is said by whoever reads it
         return str(file.attrs.get("format"))
     return None
 

@@ -18,6 +18,7 @@ from pydantic import field_validator, model_validator
 from sfumato.config import Settings
 from sfumato.io.ase_objects import from_ase, stated_keys, whole
 from sfumato.io.extxyz import ISOTOPES, FrameError, read_extxyz
+from sfumato.io.hdf5 import open_any
 from sfumato.systems import System
 from sfumato.units import BOHR, GPA, HARTREE, KCAL_PER_MOL, KJ_PER_MOL, MEV
 from sfumato.words import nearest
@@ -359,7 +360,7 @@ def _read_spice(path: Path, settings: SourceSettings) -> Iterator[RawFrame]:
     import h5py
 
     wanted = {key for key in settings.keys.model_dump().values() if key} | {"smiles"}
-    with h5py.File(path, "r") as file:
+    with open_any(path) as file:
         for name, group in file.items():
             positions = group["conformations"][:]
             if not len(positions):  # conformations may all have been left out
