@@ -7,7 +7,8 @@ from sfumato.cli import build, main
 from sfumato.potentials.specs import ModelSpec
 
 COUNTS = ("--workers", "--threads", "--frames", "--per-type", "--conformers")
-
+NEEDED = {("data", "rare-events"): ["--trajectory", "--crystal"], ("data", "hop-path"): ["--crystal", "--by"]}
+"""Options besides --out and --model that a command cannot do without."""
 
 APP = build([])
 
@@ -27,7 +28,8 @@ def integers():
         arguments = app.assemble_argument_collection()
         given = [argument.name for argument in arguments]
         needed = [] if "--model" in given else ["x.smi"]
-        needed += [word for option in ("--out", "--model") if option in given for word in (option, "x")]
+        asked = ["--out", "--model", *NEEDED.get(path, ())]
+        needed += [word for option in asked if option in given for word in (option, "x")]
         options = [argument.name for argument in arguments if "int" in str(argument.hint)]
         if options:
             yield pytest.param([*path, *needed], options, id=" ".join(path))
