@@ -1,5 +1,7 @@
 """Counts on the command line: whole numbers, and none where there must be one, at every command."""
 
+import re
+
 import pytest
 from cyclopts import CycloptsError
 
@@ -30,7 +32,7 @@ def integers():
         needed = [] if "--model" in given else ["x.smi"]
         asked = ["--out", "--model", *NEEDED.get(path, ())]
         needed += [word for option in asked if option in given for word in (option, "x")]
-        options = [argument.name for argument in arguments if "int" in str(argument.hint)]
+        options = [argument.name for argument in arguments if re.search(r"\bint\b", str(argument.hint))]
         if options:
             yield pytest.param([*path, *needed], options, id=" ".join(path))
 
