@@ -285,6 +285,7 @@ run(Probes(), ["lj-hard-cutoff"], sys.argv[1], settings=asked, out=sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_killed_probes_go_on_to_the_same_numbers(done, tmp_path):
     assert TINY.pairs == 2
     data, folder = two_molecules(tmp_path / "two.xyz"), tmp_path / "run"
