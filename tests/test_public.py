@@ -36,6 +36,8 @@ def test_atoms_are_not_taken_for_a_calculator():
 
 def test_every_public_name_can_be_imported():
     for name in sfumato.__all__:
-        assert getattr(sfumato, name) is not None
+        offered = getattr(sfumato, name)
+        assert name in (offered.__name__, "load_scans"), name
+        assert offered.__module__.startswith("sfumato."), name
     with pytest.raises(AttributeError, match="no attribute 'load_bsct'"):
         sfumato.load_bsct  # noqa: B018

@@ -10,96 +10,27 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from ase.build import molecule
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from sfumato.datasets.check import FrameReport, check_frames
+from sfumato.datasets.check import check_frames
 from sfumato.datasets.consistency import near_pairs, superposed, work_ratios
-from sfumato.datasets.duplicates import bond_graphs, same
 from sfumato.datasets.energies import AtomEnergies
 from sfumato.datasets.loader import rows_of
 from sfumato.datasets.sources import GPA
-from sfumato.datasets.summary import summarize
-from sfumato.frames import Category, FrameSet
-from sfumato.io import from_ase, write_frame_set
-from sfumato.models.pair import LennardJones, Morse, PairPotential
+from sfumato.frames import FrameSet
+from sfumato.io import write_frame_set
 from sfumato.systems import Batch, Floats, Prediction, System
 from sfumato.units import BOHR, HARTREE, HARTREE_PER_BOHR, KCAL_PER_MOL
-
-ATOMS = {1: -13.6, 6: -1029.5, 7: -1485.0, 8: -2042.0}
-"""eV, about the total energies of the atoms."""
-
-NAMES = ("CH4", "CH3OH", "H3CNH2", "C2H6", "NH3", "H2O")
-SPLITS = ("train", "train", "train", "train", "val", "test")
-MOLECULES = PairPotential("morse", Morse(4.0, 1.8), cutoff=8.0)
-ARGON = PairPotential("lj", LennardJones(0.1), cutoff=5.0, switch_from=4.0)
-
-
-def of(batch: Batch, labels: Prediction, words: list[str], split: list[str], **facts: Any) -> FrameSet:
-    found: dict[str, Any] = {"name": "made", "level": "none", "licence": "none", "source": ""}
-    return FrameSet(
-        batch=batch,
-        labels=labels,
-        molecule=Category.of(words),
-        subset=Category.of(["all"] * len(batch)),
-        split=Category.of(split),
-        **{**found, **facts},
-    )
-
-
-def rounded(system: System, positions: Floats, **changes: Any) -> System:
-    return replace(system, positions=np.float32(positions), **changes)
-
-
-@pytest.fixture(scope="module")
-def molecules() -> FrameSet:
-    """Rattled and turned molecules with the energies of a Morse potential and of their atoms."""
-    rng = np.random.default_rng(0)
-    systems, words, split = [], [], []
-    for name, part in zip(NAMES, SPLITS):
-        system = from_ase(molecule(name))
-        for k in range(16):
-            turn = Rotation.random(random_state=k).as_matrix()
-            moved = system.positions + rng.normal(0, 0.04, system.positions.shape)
-            systems.append(rounded(system, moved @ turn.T + rng.normal(0, 1, 3)))
-            words.append(name)
-            split.append(part)
-    batch = Batch.of(systems)
-    labels = MOLECULES.predict(batch)
-    atoms = AtomEnergies(ATOMS, "a table").total(batch)
-    return of(batch, Prediction(labels.energy + atoms, labels.forces), words, split)
-
-
-def crystal(rng: np.random.Generator, strain: float, rattle: float) -> System:
-    """Eight argon-like atoms near fcc, strained at random."""
-    a = 2 * 2.12  # radii touch at 1.06 Å, in the package's pair potentials
-    grid = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]) * 0.71 * a
-    epsilon = rng.normal(0, strain, (3, 3))
-    deform = np.eye(3) + 0.5 * (epsilon + epsilon.T)
-    cell = 0.71 * a * np.eye(3) @ deform
-    x = grid @ deform + rng.normal(0, rattle, grid.shape)
-    return System([18] * 4, np.float32(x), cell, [True] * 3)
-
-
-def crystals(strain: float = 0.01, rattle: float = 0.01, frames: int = 60) -> FrameSet:
-    rng = np.random.default_rng(1)
-    batch = Batch.of([crystal(rng, strain, rattle) for _ in range(frames)])
-    labels = ARGON.predict(batch)
-    words = [f"frame {k}" for k in range(frames)]
-    return of(batch, labels, words, ["train"] * (frames - 8) + ["val"] * 8)
-
-
-def relabeled(frames: FrameSet, energy: float = 1.0, forces: float = 1.0, stress: float = 1.0) -> FrameSet:
-    labels = frames.labels
-    stresses = None if labels.stress is None else labels.stress * stress
-    return replace(frames, labels=Prediction(labels.energy * energy, labels.forces * forces, stresses))
-
-
-def failed(report: FrameReport) -> dict[str, str]:
-    return {s.name: s.hint for s in report.statements if not s.passed}
-
+from tests.datasets.made_frames import (
+    ARGON,
+    ATOMS,
+    crystal,
+    crystals,
+    failed,
+    of,
+    relabeled,
+    rounded,
+)
 
 # --- a good set ----------------------------------------------------------------------------------
 
@@ -336,123 +267,6 @@ def test_atoms_in_one_place_across_the_boundary_of_a_cell_are_found() -> None:
     report = check_frames(replace(frames, batch=replace(frames.batch, positions=np.float32(x))))
     (clash,) = [s for s in report.statements if s.name == "clashes"]
     assert (clash.value, clash.where) == (1, "frame 0 (frame 0)")
-
-
-# --- duplicates ----------------------------------------------------------------------------------
-
-
-def with_one_more(
-    frames: FrameSet, system: System, word: str, split: str, energy: float | None = None
-) -> FrameSet:
-    one = Batch.of([system])
-    labels = MOLECULES.predict(one)
-    value = labels.energy + AtomEnergies(ATOMS, "").total(one) if energy is None else [energy]
-    return of(
-        Batch.of([*frames.batch, system]),
-        Prediction(
-            np.append(frames.labels.energy, value), np.concatenate([frames.labels.forces, labels.forces])
-        ),
-        [*frames.molecule, word],
-        [*frames.split, split],
-    )
-
-
-def test_a_turned_copy_is_found_and_a_mirrored_one_is_not(molecules: FrameSet) -> None:
-    first = list(molecules.batch)[16]  # rattled methanol, which has no mirror plane
-    turn = Rotation.random(random_state=1).as_matrix()
-    copy = rounded(first, first.positions @ turn.T + [1, 2, 3])
-    report = check_frames(with_one_more(molecules, copy, "again", "train"))
-    assert report.repeated == ((16, 96),)
-    assert "1 frames repeat" in failed(report)["duplicates"]
-    mirrored = rounded(first, first.positions * [1, 1, -1])
-    assert check_frames(with_one_more(molecules, mirrored, "again", "train")).repeated == ()
-
-
-def test_the_two_splits_of_a_run_are_compared_whatever_they_are_called(molecules: FrameSet) -> None:
-    copied = with_one_more(molecules, next(iter(molecules.batch)), "CH4 again", "val")  # of train
-    shared = {"shared structures", "shared molecules"}
-    assert shared <= failed(check_frames(copied)).keys()
-    assert not shared & failed(check_frames(copied, train="val", validation="test")).keys()
-    report = check_frames(copied, train="val", validation="train")
-    assert "1 structures are in two splits" in failed(report)["shared structures"]
-    hint = failed(report)["shared molecules"]
-    assert hint == "16 of 80 frames of train and test are of molecules that val has too"
-    assert "shared molecules" not in failed(check_frames(copied, validation=None))
-
-
-def test_the_same_structure_with_another_energy_or_in_another_split_is_named(molecules: FrameSet) -> None:
-    first = list(molecules.batch)[16]
-    found = failed(check_frames(with_one_more(molecules, first, "again", "test", energy=-1.0)))
-    assert "are levels of theory mixed?" in found["duplicates"]
-    assert "1 structures are in two splits" in found["shared structures"]
-    assert "1 of 33 frames of val and test are of molecules that train has" in found["shared molecules"]
-
-
-def test_a_crystal_is_the_same_after_turning_shifting_and_wrapping() -> None:
-    rng = np.random.default_rng(3)
-    a = crystal(rng, 0.02, 0.1)
-    turn = Rotation.random(random_state=1).as_matrix()
-    shift = rng.normal(size=3)
-    wrapped = a.positions + shift + rng.integers(-2, 3, (4, 3)) @ a.cell
-    b = rounded(a, wrapped @ turn.T, cell=a.cell @ turn.T)
-    assert same(a, b)
-    moved = b.positions.copy()
-    moved[2, 0] += 1e-3
-    assert not same(a, replace(b, positions=moved))
-    assert not same(a, replace(b, cell=b.cell * 1.001))
-    frames = crystals(strain=0.02, rattle=0.1)
-    first = list(frames.batch)[7]
-    copy = rounded(first, (first.positions + shift) @ turn.T, cell=first.cell @ turn.T)
-    batch = Batch.of([*frames.batch, copy])
-    both = of(batch, ARGON.predict(batch), [str(k) for k in range(61)], ["train"] * 61)
-    assert check_frames(both).repeated == ((7, 60),)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 10_000), st.floats(0, 3e-4), st.booleans())
-def test_no_duplicate_is_missed_by_its_invariants(seed: int, size: float, periodic: bool) -> None:
-    rng = np.random.default_rng(seed)
-    n = int(rng.integers(1, 8))
-    cell = (np.eye(3) * 6 + rng.normal(0, 0.5, (3, 3))) * periodic
-    a = System([6] * n, np.float32(rng.uniform(0, 6, (n, 3))), cell, [periodic] * 3)
-    turn = Rotation.random(random_state=seed).as_matrix()
-    noise = rng.normal(size=(n, 3))
-    noise *= size / np.linalg.norm(noise, axis=1, keepdims=True)
-    b = rounded(a, (a.positions + noise) @ turn.T + rng.normal(size=3), cell=a.cell @ turn.T)
-    batch = Batch.of([a, b])
-    labels = Prediction(np.zeros(2), np.zeros((2 * n, 3)))
-    s = summarize(rows_of(of(batch, labels, ["a", "b"], ["train"] * 2)), AtomEnergies({6: 0.0}, ""))
-    alike = np.abs(s.invariants[0] - s.invariants[1]) <= s.reach[0]
-    if same(a, b):
-        assert alike.all()
-
-
-def test_bonds_tell_isomers_apart_and_conformers_together() -> None:
-    batch = Batch.of(
-        [from_ase(molecule(name)) for name in ("CH3CH2OH", "CH3OCH3", "trans-butane", "isobutane")]
-    )
-    assert len(set(bond_graphs(batch))) == 4
-    rng = np.random.default_rng(0)
-    first = next(iter(batch))
-    rattled = replace(first, positions=first.positions + rng.normal(0, 0.05, first.positions.shape))
-    order = rng.permutation(len(first))
-    shuffled = System(first.numbers[order], first.positions[order])
-    assert len(set(bond_graphs(Batch.of([first, rattled, shuffled])))) == 1
-
-
-def test_the_same_molecule_under_two_names_is_a_leak_and_an_isomer_is_none(molecules: FrameSet) -> None:
-    ether, alcohol = (from_ase(molecule(name)) for name in ("CH3OCH3", "CH3CH2OH"))
-    ether, alcohol = rounded(ether, ether.positions), rounded(alcohol, alcohol.positions)
-    isomers = with_one_more(with_one_more(molecules, ether, "a", "train"), alcohol, "b", "val")
-    assert "shared molecules" not in failed(check_frames(isomers))
-    moved = rounded(ether, ether.positions + np.random.default_rng(0).normal(0, 0.05, ether.positions.shape))
-    report = check_frames(with_one_more(isomers, moved, "c", "val"))
-    assert "1 of 34 frames" in failed(report)["shared molecules"]
-    with pytest.raises(
-        ValueError, match=r"of 34 frames.*\(0\.0294, limit 0\); .*set data\.allow to \[shared molecules\]"
-    ):
-        report.require()
-    report.require(allow=["shared molecules"])
 
 
 # --- the parts -----------------------------------------------------------------------------------
