@@ -29,18 +29,18 @@ class Edges:
         target: (E,) atoms that it is about.
         frame: (E, R, n) Wigner matrices into the frame of the edge.
         scalars: (E, S) functions of the distance, and elements.
-        weight: (E, 1, 1) the envelope.
+        back: (E, n, R) matrices out of it, times the envelope.
     """
 
     source: Tensor
     target: Tensor
     frame: Tensor
     scalars: Tensor
-    weight: Tensor
+    back: Tensor
 
     def summed(self, messages: Tensor, atoms: int) -> Tensor:
         """Return (N, n, C) the sum of (E, R, C) messages, each turned back and weighted, at their atoms."""
-        turned = torch.bmm(self.frame.transpose(1, 2), messages * self.weight)
+        turned = torch.bmm(self.back, messages)
         return turned.new_zeros(atoms, *turned.shape[1:]).index_add(0, self.source, turned)
 
 
@@ -273,8 +273,10 @@ class Edgewise(nn.Module):
 
     def forward(self, x: Tensor, edges: Edges) -> Tensor:
         """Map (N, n, C) to the (N, n, C) messages that arrive."""
-        both = torch.cat([x.index_select(0, edges.target), x.index_select(0, edges.source)], 2)
-        first, *pairs = parted(torch.bmm(edges.frame, both), self.l_max)
+        # Each end is turned by itself: sums over the edges of an atom, the way back, want rows without gaps.
+        ends = [torch.bmm(edges.frame, x.index_select(0, end)) for end in (edges.target, edges.source)]
+        both = torch.cat(ends, 2)
+        first, *pairs = parted(both, self.l_max)
         factors = self.radial(edges.scalars).view(len(both), sum(self.first.count), both.shape[2])
         factor, *others = torch.split(factors, self.first.count, 1)
         scaled = [first * factor, *(pair * other[:, None] for pair, other in zip(pairs, others))]

@@ -146,12 +146,13 @@ class ESEN(Network):
             for table, end in ((self.sources, topology.target), (self.targets, topology.source))
         ]
         unit = (geometry.vector / geometry.distance[:, None]).to(self.dtype)
+        frame = rotations(unit, c.l_max, c.m_max)
         return Edges(
             source=topology.source,
             target=topology.target,
-            frame=rotations(unit, c.l_max, c.m_max),
+            frame=frame,
             scalars=torch.cat([waves, *ends], 1),
-            weight=weight[:, None, None],
+            back=(frame * weight[:, None, None]).transpose(1, 2),
         )
 
     def _weight(self, geometry: Geometry) -> Tensor:
@@ -172,8 +173,8 @@ class ESEN(Network):
     def _start(self, topology: Topology, edges: Edges) -> Tensor:
         """Return (N, n, C): the elements, and what the neighbors are and where."""
         c, count = self.config, self.config.l_max + 1
-        around = self.degree(edges.scalars).view(len(edges.source), count, c.width) * edges.weight / NEIGHBORS
-        turned = torch.bmm(edges.frame[:, :count].transpose(1, 2), around)
+        around = self.degree(edges.scalars).view(len(edges.source), count, c.width) / NEIGHBORS
+        turned = torch.bmm(edges.back[:, :, :count], around)
         x = turned.new_zeros(len(topology.numbers), *turned.shape[1:]).index_add(0, edges.source, turned)
         own = self.atoms.weight.index_select(0, topology.numbers)
         return x + functional.pad(own[:, None], (0, 0, 0, x.shape[1] - 1))
