@@ -253,7 +253,9 @@ class NetworkPotential(Potential):
         """Return what is wrong with structures, as far as it shows without a search for neighbors."""
         failures: Failures = {}
         known = self.abilities.elements or frozenset()
-        for k in np.unique(batch.index[~np.isin(batch.numbers, list(known))]).tolist():
+        strange = set(batch.numbers.tolist()) - known
+        unknown = batch.index[np.isin(batch.numbers, list(strange))] if strange else batch.index[:0]
+        for k in np.unique(unknown).tolist():
             own = batch.index == k
             try:
                 MissingElementError.check(self.name, known, batch.numbers[own], batch.index[own])
@@ -286,10 +288,15 @@ def _assembled(batch: Batch, parts: Sequence[tuple[Ints, Output]], failures: Fai
     stress = np.full((len(batch), 3, 3), np.nan) if batch.pbc.all() else None
     for rows, found in parts:
         energy[rows] = _array(found.energy)
-        forces[np.isin(batch.index, rows)] = _array(found.forces)
+        forces[_atoms(batch, rows)] = _array(found.forces)
         if stress is not None:
             stress[rows] = _array(found.stress)
     return Prediction(energy, forces, stress, failures)
+
+
+def _atoms(batch: Batch, rows: Ints) -> Any:
+    """Return what selects the atoms of some structures, in order."""
+    return slice(None) if len(rows) == len(batch) else np.isin(batch.index, rows)
 
 
 def _array(values: torch.Tensor | None) -> Floats:

@@ -292,12 +292,6 @@ def check(code: int) -> None:
         MemoryError: memory did not suffice.
         RuntimeError: anything else.
     """
-    """Raise what the core reports.
-
-    Raises:
-        MemoryError: memory did not suffice.
-        RuntimeError: anything else.
-    """
     if code == 1:
         raise MemoryError("the compiled core ran out of memory")
     if code:
