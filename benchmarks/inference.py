@@ -66,8 +66,10 @@ def peak(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def of_mindscaip(preset: str, args: argparse.Namespace, crystal: Any) -> tuple[Evaluate, int, float]:
-    """Return what evaluates a crystal, the number of parameters, and FLOPs for this crystal."""
+def of_ours(
+    family: str, preset: str, args: argparse.Namespace, crystal: Any
+) -> tuple[Evaluate, int, float | None]:
+    """Return what evaluates a crystal, the number of parameters, and FLOPs of MinDScAIP for this crystal."""
     import torch
 
     from sfumato import Batch
@@ -77,9 +79,11 @@ def of_mindscaip(preset: str, args: argparse.Namespace, crystal: Any) -> tuple[E
     from sfumato.models.network import prepare
     from sfumato.potentials.network import NetworkPotential
 
-    config = named(preset, **({"directional": args.directional} if args.directional else {}))
+    config = named(preset, family, **({"directional": args.directional} if args.directional else {}))
     potential = NetworkPotential(build(config), device=args.device)
-    flops = needed(potential.network, prepare(potential.network, Batch.of([from_ase(crystal)])).topology)
+    flops = None
+    if family == "mindscaip":
+        flops = needed(potential.network, prepare(potential.network, Batch.of([from_ase(crystal)])).topology)
 
     def evaluate(atoms: Any) -> Any:
         with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
@@ -183,10 +187,10 @@ def one(args: argparse.Namespace) -> None:
         return
     crystal = diamond(args.atoms[0])
     flops = None
-    if family == "mindscaip":
-        evaluate, parameters, flops = of_mindscaip(size, args, crystal)
-    else:
+    if family == "mace":
         evaluate, parameters = of_mace(float(size), args)
+    else:
+        evaluate, parameters, flops = of_ours(family, size, args, crystal)
     for atoms in WARM:
         evaluate(diamond(atoms))
     before = peak(args.device)
