@@ -105,6 +105,20 @@ def test_interrupted_runs_of_turned_structures_end_with_the_same_bits(data, tmp_
         assert curve(tmp_path / "whole") == curve(folder), first
 
 
+def test_a_run_goes_until_a_number_of_steps_in_all(data, whole, tmp_path):
+    """Also when it was stopped before, and asked for as many again."""
+    settings, folder = made.settings(data, *STAGES), tmp_path / "run"
+    go(settings, folder, steps=3)
+    for until in (8, 8, 5):
+        stopped = go(settings, folder, until=until)
+        assert (stopped.finished, stopped.steps) == (False, 8)
+        assert stopped.model is not None
+    assert go(settings, folder, until=1000).finished
+    assert go(settings, folder, until=1).finished
+    assert same(state(whole), state(folder))
+    assert curve(whole) == curve(folder)
+
+
 def test_stopped_again_and_again(data, whole, tmp_path):
     settings = made.settings(data, *STAGES)
     for _ in range(10):

@@ -1,8 +1,9 @@
-"""The commands about studies: make one, and say what it would take."""
+"""The commands about studies and searches: make one, and say what it would take."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from sfumato.execution.pool import Executor
-    from sfumato.study.run import Cost
+    from sfumato.study.run import Cost, How
 
+Search = Annotated[Path, Parameter(help="YAML: training run, space, objectives (docs/study.md).")]
 Path_ = Annotated[Path, Parameter(help="YAML: training run, variants, measurements (docs/study.md).")]
 
 
@@ -26,7 +28,7 @@ class StudyOptions:
 
     Args:
         size: dev, fast or standard, where the study has such; by default as it is.
-        out: folder of the study; default runs/study-NAME.
+        out: its folder; default runs/study-NAME or runs/search-NAME.
         workers: trials made at once.
         threads: threads of each.
     """
@@ -63,6 +65,13 @@ class MakeOptions(StudyOptions):
         pool = PoolSettings(self.workers, self.threads)
         return pool if self.executor == "local" else ParslSettings(Path(self.executor), pool)
 
+    def how(self, title: str) -> How:
+        """How it is carried out, under a title on the screen."""
+        from sfumato.study.run import How
+
+        watch = partial(progress, title, "trials")
+        return How(self.who(), self.retry_failed, self.keep_going, self.trials, watch)
+
 
 MAKING, PLANNING = MakeOptions(), StudyOptions()
 
@@ -70,6 +79,7 @@ MAKING, PLANNING = MakeOptions(), StudyOptions()
 def register(app: App) -> None:
     """Add the commands."""
     app.command(study)
+    app.command(search)
     app["plan"].command(plan_study, name="study")
 
 
@@ -81,15 +91,9 @@ def study(config: Path_, *, options: Annotated[MakeOptions, Flat] = MAKING) -> i
     from sfumato.files import write_json
     from sfumato.report.html import write_report
     from sfumato.study.page import in_words, study_page, study_tables
-    from sfumato.study.run import How, default_folder, run_study
+    from sfumato.study.run import default_folder, run_study
 
-    how = How(
-        options.who(),
-        options.retry_failed,
-        options.keep_going,
-        options.trials,
-        lambda: progress(f"study {config.stem}", "trials"),
-    )
+    how = options.how(f"study {config.stem}")
     folder = options.out or default_folder(config, options.size)
     found = run_study(config, options.size, out=folder, how=how)
     for table in study_tables(found):
@@ -101,6 +105,34 @@ def study(config: Path_, *, options: Annotated[MakeOptions, Flat] = MAKING) -> i
     if options.json:
         write_json(options.json, found.as_json())
     return PARTIAL if found.missing else DONE
+
+
+def search(config: Search, *, options: Annotated[MakeOptions, Flat] = MAKING) -> int:
+    """Try settings of a training run, keep those that improve several numbers, confirm the best.
+
+    Exit 0 if there is a winner or the start is best; 1 if the start has no result.
+    """
+    from sfumato.files import write_json
+    from sfumato.report.html import write_report
+    from sfumato.study.page import study_page, study_tables
+    from sfumato.study.search import default_folder, run_search
+    from sfumato.study.search_page import in_words, search_page, search_tables
+
+    folder = options.out or default_folder(config, options.size)
+    found = run_search(config, options.size, out=folder, how=options.how(f"search {config.stem}"))
+    pages = [search_page(found, config.stem)]
+    for table in search_tables(found):
+        say(table)
+    if found.confirmation is not None:
+        pages.append(study_page(found.confirmation, f"{config.stem}, confirmation"))
+        for table in study_tables(found.confirmation):
+            say(table)
+    for line in in_words(found):
+        say(line)
+    say(f"report: {write_report(pages, folder / 'report.html')}")
+    if options.json:
+        write_json(options.json, found.as_json())
+    return DONE if found.trials[0].numbers else PARTIAL
 
 
 def plan_study(config: Path_, *, options: Annotated[StudyOptions, Flat] = PLANNING) -> int:

@@ -101,10 +101,21 @@ def run_study(
     """
     path = Path(path)
     study, base = read_study(path, size)
-    folder = out or default_folder(path, size)
+    return make(study, base, out or default_folder(path, size), how)
+
+
+def make(study: StudySettings, base: dict[str, Any], folder: Path, how: How) -> Findings:
+    """Make all trials of a study that are not there yet; see `run_study`.
+
+    Args:
+        study: its settings.
+        base: the values of its training run.
+        folder: of the study.
+        how: who works, what to repeat, where trainings are kept.
+    """
     trials = trials_of(study, base, how.trials)
     items = [Item(trial.key, trial) for trial in trials.values()]
-    with _records(folder) as file:
+    with records_of(folder / RECORDS) as file:
         with how.watch() as watch:
             run(
                 Perform(),
@@ -120,9 +131,10 @@ def run_study(
     return found
 
 
-def _records(folder: Path) -> RecordFile:
+def records_of(path: Path) -> RecordFile:
+    """Open the records of trials."""
     header = Header("trial", VERSION, "study", digest(["trial", str(VERSION)]), provenance())
-    return RecordFile(folder / RECORDS, header)
+    return RecordFile(path, header)
 
 
 def _made(trials: dict[tuple[str, int], Trial], records: dict[str, Record]) -> dict[tuple[str, int], Record]:
@@ -159,7 +171,7 @@ def plan_study(path: str | Path, size: str | None = None, *, out: Path | None = 
     trials = trials_of(study, base, TRIALS)
     records: dict[str, Record] = {}
     if (folder / RECORDS).exists():
-        with _records(folder) as file:
+        with records_of(folder / RECORDS) as file:
             records = dict(file.records)
     made = _made(trials, records)
     costs = []

@@ -49,8 +49,10 @@ COLUMNS = (
     _column("heat.max_jump_2000K", "jump, 2000 K", "K", "Largest change of kinetic temperature in 10 fs."),
     _column("heat.max_jump_3000K", "jump, 3000 K", "K", "Likewise at 3000 K."),
     _column("heat.max_jump_5000K", "jump, 5000 K", "K", "Likewise at 5000 K."),
+    _column("speed.time", "time", "µs/atom", "Processor time of energies and forces.", 1e6),
 )
-"""Numbers of the published ablations (Liu et al. 2026, Tables 1 and 2) and false barriers, in their order."""
+"""Numbers of the published ablations (Liu et al. 2026, Tables 1 and 2) in their order, false barriers among
+them, and the time of a prediction."""
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sfumato.execution.records import Record, ok
 from sfumato.execution.runner import Chunk, each
+from sfumato.files import write_json
 from sfumato.protocols.protocol import Run
 from sfumato.protocols.run import run
 from sfumato.protocols.table import find_protocol
-from sfumato.study.budget import within
+from sfumato.study.budget import stated_steps, within
 from sfumato.study.space import Budget, Measure
+from sfumato.study.speed import NUMBER, seconds_per_atom
 from sfumato.systems import digest
 from sfumato.training.launch import keep_memory, run_settings
 from sfumato.training.settings import TrainSettings
+from sfumato.words import nearest
 
 MODEL = "model.safetensors"
+NAME = "model"
+"""Of every model in its measurements: what a variant is called decides nothing."""
+
+STOPPED = "training was stopped before its end; give the same command again to continue"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A cheap measurement of a model that is partly trained, after which its training may be given up.
+
+    Args:
+        measure: what is measured.
+        number: "protocol.number" of it.
+        better: which is better.
+        share: of the training before the look.
+        worst: that it may be; None: anything.
+    """
+
+    measure: Measure
+    number: str
+    better: Literal["lower", "higher"]
+    share: float
+    worst: float | None
+
+    def is_passed(self, value: float) -> bool:
+        """Whether a training goes on after this look; a number that is not finite is worse than any."""
+        if self.worst is None:
+            return True
+        return value <= self.worst if self.better == "lower" else value >= self.worst
 
 
 @dataclass(frozen=True)
@@ -33,6 +67,7 @@ class Trial:
         budget: of the training; None: as long as the stages say.
         measures: what is measured of the model.
         folder: of all trials; several studies may share it.
+        look: an early one; None: trained to the end in any case.
     """
 
     variant: str
@@ -41,6 +76,7 @@ class Trial:
     budget: Budget | None
     measures: tuple[Measure, ...]
     folder: Path
+    look: Look | None = None
 
     @property
     def seed(self) -> int:
@@ -56,7 +92,8 @@ class Trial:
     @property
     def key(self) -> str:
         """What decides the result of the trial."""
-        return digest([self.training, *(measure.model_dump_json() for measure in self.measures)])
+        parts = [self.training, *(measure.model_dump_json() for measure in self.measures)]
+        return digest([*parts, *([] if self.look is None else [repr(self.look)])])
 
     @property
     def place(self) -> Path:
@@ -80,7 +117,8 @@ def perform(trial: Trial) -> Record:
     Returns:
         The record: `numbers`, "protocol.number" → [value, low, high] of the 95 % interval over what was
         measured (null where there is none), `steps`, `parameters` and `cpu`, seconds of processor time that
-        training took.
+        training took. After an early look also its number, `look`; where that was too bad, `reason` says so
+        and there are no `numbers`.
 
     Raises:
         ValueError: settings, data or protocols that do not fit; a diverged training.
@@ -89,21 +127,59 @@ def perform(trial: Trial) -> Record:
     folder = trial.place
     folder.mkdir(parents=True, exist_ok=True)
     settings = within(trial.budget, trial.settings, folder)
+    looked: dict[str, Any] = {}
+    if trial.look is not None:
+        looked["look"] = value = look_early(trial, trial.look, settings)
+        if not trial.look.is_passed(value):
+            bound, number = trial.look.worst, trial.look.number
+            looked["reason"] = (
+                f"given up: {number} was {value:.4g} after {trial.look.share:.0%}, not {bound:.4g}"
+            )
+            return ok(trial.key, seconds=time.perf_counter() - start, numbers={}, **looked)
     trained = run_settings(settings, folder / "train")
     if not trained.finished or trained.model is None:
-        raise RuntimeError("training was stopped before its end; run the study again to continue")
-    model = f"{trial.variant}-{trial.seed}={folder / 'train' / MODEL}"
+        raise RuntimeError(STOPPED)
+    model = f"{NAME}={folder / 'train' / MODEL}"
     numbers: dict[str, list[float | None]] = {}
     for measure in trial.measures:
         numbers |= measured(measure, model, folder)
+    numbers[NUMBER] = [seconds_per_atom(trained.model, settings), None, None]
     return ok(
         trial.key,
         seconds=time.perf_counter() - start,
         variant=trial.variant,
         seed=trial.seed,
         numbers=numbers,
+        **looked,
         **facts_of(folder / "train"),
     )
+
+
+def look_early(trial: Trial, look: Look, settings: TrainSettings) -> float:
+    """Train a part, measure, and return the number; NaN where it has none.
+
+    Args:
+        trial: of which the training is.
+        look: what is measured, and when.
+        settings: of the training within its budget.
+
+    Raises:
+        ValueError: the protocol does not measure this number.
+    """
+    folder = trial.place
+    path = folder / f"look-{digest([look.measure.model_dump_json(), look.number, str(look.share)])[:8]}.json"
+    if not path.exists():
+        steps = sum(stated_steps(settings, stage) for stage in settings.stages)
+        until = max(1, round(look.share * steps))
+        trained = run_settings(settings, folder / "train", until=until)
+        if trained.model is None or trained.steps < min(until, steps):
+            raise RuntimeError(STOPPED)
+        found = measured(look.measure, f"{NAME}={trained.model}", path.with_suffix(""))
+        if look.number not in found:
+            raise ValueError(f"early: nothing measured {look.number!r}; {nearest(look.number, found)}")
+        write_json(path, {look.number: found[look.number][0]})
+    value: float | None = json.loads(path.read_text())[look.number]
+    return math.nan if value is None else value
 
 
 def measured(measure: Measure, model: str, folder: Path) -> dict[str, list[float | None]]:

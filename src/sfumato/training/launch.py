@@ -62,9 +62,14 @@ def run(
 
 
 def run_settings(
-    settings: TrainSettings, folder: str | Path, *, watch: Watch | None = None, inexact: bool = False
+    settings: TrainSettings,
+    folder: str | Path,
+    *,
+    watch: Watch | None = None,
+    until: int | None = None,
+    inexact: bool = False,
 ) -> Trained:
-    """Train what settings say, or go on with it; everything else is as for `run`."""
+    """Train what settings say, or go on with it, stopping after `until` steps in all; else as `run`."""
     if lead() and (Path(folder) / state.NAME).exists():
         verify_frames(settings.data.path)
     elif lead():
@@ -75,7 +80,8 @@ def run_settings(
         torch.set_num_threads(settings.threads or max(1, _cores() // group.local))
     try:
         with stop_signals() as asked:
-            found = train(settings, folder, group, watch=watch, stop=asked.is_set, inexact=inexact)
+            options = {"watch": watch, "stop": asked.is_set, "until": until, "inexact": inexact}
+            found = train(settings, folder, group, **options)  # type: ignore[arg-type]
             return replace(found, signal=asked.number)
     finally:
         _disconnect(group)

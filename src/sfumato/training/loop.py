@@ -53,6 +53,7 @@ def train(
     *,
     watch: Watch | None = None,
     stop: Callable[[], bool] = lambda: False,
+    until: int | None = None,
     inexact: bool = False,
 ) -> Trained:
     """Train a model, or go on with it where a folder holds the state of the same run.
@@ -63,6 +64,7 @@ def train(
         group: the processes that train together.
         watch: called with each line of the log, in the first process.
         stop: asked after every step; True in any process: checkpoint and return.
+        until: return so after this many steps in all; a later call goes on.
         inexact: go on also where that may differ from a run without a break.
 
     Returns:
@@ -75,7 +77,9 @@ def train(
     with state.in_use(Path(folder), group):
         run = _Run(settings, Path(folder), group, inexact)
         try:
-            return run.go(watch or (lambda status: None), stop)
+            if until is not None and run.progress.total >= until:
+                return run.result(finished=run.progress.stage == len(run.settings.stages))
+            return run.go(watch or (lambda status: None), lambda steps: stop() or steps == until)
         finally:
             run.log.close()
 
@@ -197,8 +201,8 @@ class _Run:
             }
             state.save(self.folder, self.progress, tensors, self.around)
 
-    def go(self, watch: Watch, stop: Callable[[], bool]) -> Trained:
-        """Run to the end, or until asked to stop."""
+    def go(self, watch: Watch, stop: Callable[[int], bool]) -> Trained:
+        """Run to the end, or until asked to stop by the number of steps made."""
         p = self.progress
         while p.stage < len(self.settings.stages):
             with precision(self.stage):
@@ -217,14 +221,14 @@ class _Run:
         model = path if path.exists() else None
         return Trained(finished, self.progress.total, model, self.errors, self.group.first)
 
-    def run_stage(self, watch: Watch, stop: Callable[[], bool]) -> bool:
+    def run_stage(self, watch: Watch, stop: Callable[[int], bool]) -> bool:
         """Go to the end of the stage; return whether it was reached."""
         if self.progress.due:
             self.look(watch)
         while not self.over():
             steps = self.batches.loader.steps(self.progress.epoch)
             for share, samples in ahead(self.samples()):
-                losses, asked = self.step(share, samples, stop())
+                losses, asked = self.step(share, samples, stop(self.progress.total + 1))
                 self.progress.step_done(losses, share.counts, steps)
                 self.look(watch)
                 if asked:
