@@ -141,10 +141,13 @@ def given(options: PlanOptions, settings: type[BaseModel]) -> dict[str, Any]:
 
 
 def _typed(annotation: Any) -> Any:
-    """Return the type of an option: a simple one as it is, or None; a group of settings is a file."""
+    """Return the type of an option, or None: a simple one as it is, several values as one text with commas
+    between; a group of settings is a file.
+    """
     simple = (int, float, str, bool, Path)
     parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     kinds = [part for part in parts if part is not type(None)]
+    kinds = [str if get_origin(kind) is tuple else kind for kind in kinds]
     plain = all(kind in simple or get_origin(kind) is Literal for kind in kinds)
     kinds = [Whole if kind is int else kind for kind in kinds]
     return Union[(*kinds, None)] if plain else Union[Path, None]  # noqa: UP007 (built at run time)

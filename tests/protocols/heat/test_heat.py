@@ -9,6 +9,8 @@ import pytest
 from ase import Atoms
 from ase.io import write
 
+from sfumato.cli import build
+from sfumato.commands.options import given
 from sfumato.datasets.structures import load_structures
 from sfumato.dynamics.state import hottest
 from sfumato.jobs.perform import Way
@@ -162,6 +164,15 @@ def test_what_does_not_count_is_named(tmp_path):
 def test_settings_without_sense_are_refused(settings, words, tmp_path):
     with pytest.raises(ValueError, match=words):
         run(Heat(), [PAIRS["lj"]], "ethanol", settings=settings, out=tmp_path)
+
+
+def test_temperatures_are_typed_with_commas_between():
+    words = ["run", "heat", "--model", "lj", "--temperatures", "3000,2000"]
+    _, bound, _ = build([]).parse_args(words, exit_on_error=False, print_error=False)
+    asked = given(bound.kwargs["options"], Settings)
+    assert Settings(**asked).temperatures == (2000.0, 3000.0)
+    with pytest.raises(ValueError, match="valid number"):
+        Settings(temperatures="2000,warm")
 
 
 def test_a_spike_is_what_no_bath_does():

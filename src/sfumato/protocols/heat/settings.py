@@ -41,7 +41,7 @@ class Settings(Base):
         settle: ps at each structure's own temperature before the heat; by default 0.2, 1 or 10.
         time: ps of heat; by default 1, 6 or 100.
         seeds: runs of each structure at each temperature; by default 2, 3 or 10.
-        temperatures: K of the heat.
+        temperatures: K of the heat; as an option, several with commas between.
         friction: 1/ps, of the Langevin bath; by default 5, 1 or 1, the published one.
         timestep: fs of all structures; by default 1 for molecules and a user's own, 5 for the metals.
         force: eV/Å on an atom, where a relaxation ends.
@@ -59,6 +59,11 @@ class Settings(Base):
     force: float = Field(default=0.05, gt=0)
     relax_steps: int = Field(default=1000, ge=1)
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("temperatures", mode="before")
+    @classmethod
+    def _split(cls, given: object) -> object:
+        return [word for word in given.split(",") if word.strip()] if isinstance(given, str) else given
 
     @field_validator("temperatures")
     @classmethod
