@@ -74,6 +74,36 @@ def test_numbers_differences_and_the_best_of_a_group():
     assert found.facts["hard"] == {"steps": 11.0, "parameters": 100.0, "cpu": 2.0}
 
 
+def test_what_predicts_trouble_in_dynamics():
+    """Six variants whose drift, downwards, follows the FSD and not the force error."""
+    names = {"one": [*"abc"], "two": [*"def"]}
+    study = StudySettings(
+        train="run.yaml",
+        groups={group: {name: {"weight_decay": 1} for name in some} for group, some in names.items()},
+        baseline="a",
+        seeds=(0,),
+        measure=({"protocol": "errors"}, {"protocol": "nve"}, {"protocol": "bsct"}),
+    )
+    errors, fsd = [3.0, 1.0, 6.0, 2.0, 5.0, 4.0], [1.0, 2.0, 3.0, 4.0, 6.0, 5.0]
+    records = {}
+    for name, error, rough in zip("abcdef", errors, fsd):
+        one = record(name, 0, error, -(rough**2))
+        records[name, 0] = one | {"numbers": one["numbers"] | {"bsct.fsd_full": [rough, None, None]}}
+    found = analyse(study, records)
+    first, second = found.predictions
+    assert (first.outcome, first.cheap) == ("nve.drift", "bsct.fsd_full")
+    assert first.found.spearman.mean == pytest.approx(1)
+    assert second.cheap == "errors.force_mae"
+    assert second.found.partial is None
+    # Ranks differ by 2, −1, 3, −2, −1, −1: ρ = 1 − 6 · 20/(6 · 35).
+    assert second.found.spearman.mean == pytest.approx(1 - 120 / 210)
+    (kept,) = [p for p in found.as_json()["predictions"] if p["cheap"] == "bsct.fsd_full"]
+    assert set(kept["without"]) == {"one", "two"}
+    assert kept["spearman"]["models"] == 6
+    assert "predicts trouble in dynamics?" in "".join(study_page(found, "toy").body)
+    assert analyse(STUDY, made()).predictions == []  # three variants say nothing
+
+
 def test_a_signed_number_is_best_next_to_zero():
     records = made()
     for seed in range(3):

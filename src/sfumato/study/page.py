@@ -44,7 +44,8 @@ def excludes_zero(estimate: Estimate | None) -> bool:
 
 def study_tables(found: Findings) -> list[RenderableType]:
     """Return one table per group: every number of its variants, and the difference from the baseline."""
-    return [_group_table(found, group) for group in found.study.groups] + _missing_table(found)
+    groups = [_group_table(found, group) for group in found.study.groups]
+    return groups + _prediction_table(found) + _missing_table(found)
 
 
 def _group_table(found: Findings, group: str) -> RenderableType:
@@ -79,6 +80,27 @@ def _difference_cell(metric: Metric, entry: Entry) -> Text:
     return cell
 
 
+def _prediction_table(found: Findings) -> list[RenderableType]:
+    if not found.predictions:
+        return []
+    metrics = {column.metric.key: column.metric for column in found.columns}
+    table = plain_table("What predicts trouble in dynamics")
+    for title in ("trouble", "predicted by"):
+        table.add_column(title, overflow="fold")
+    for title in ("Spearman ρ [95 %]", "given force MAE"):
+        table.add_column(title, justify="right")
+    before = ""
+    for one in found.predictions:
+        if before not in ("", one.outcome):
+            table.add_section()
+        name = Text(metrics[one.outcome].title if one.outcome != before else "")
+        cells = (estimate_cell(one.found.spearman), estimate_cell(one.found.partial))
+        table.add_row(name, Text(metrics[one.cheap].title), *cells)
+        before = one.outcome
+    table.caption = "Over the means of the variants. The page has Kendall's τ and each group left out."
+    return [table]
+
+
 def _missing_table(found: Findings) -> list[RenderableType]:
     if not found.missing:
         return []
@@ -107,6 +129,7 @@ def study_page(found: Findings, name: str) -> Page:
         _differences(found),
         "<h3>One figure per number</h3>",
         *(html.figure_block(key, figure, note) for key, figure in figures),
+        *_predictions(found),
         "<h3>What was trained</h3>",
         _trained(found),
         "<h3>What the numbers mean</h3>",
@@ -170,6 +193,29 @@ def _differences(found: Findings) -> str:
         )
         rows.append(html.words_cell(variant) + "".join(cells))
     return html.table(head, rows, f"Variant − {found.study.baseline}, seed by seed.")
+
+
+def _predictions(found: Findings) -> list[str]:
+    """Return the section on what predicts trouble in dynamics, where enough variants say something."""
+    rows = []
+    metrics = {column.metric.key: column.metric for column in found.columns}
+    for one in found.predictions:
+        row = html.words_cell(metrics[one.outcome].title) + html.words_cell(metrics[one.cheap].title)
+        row += html.estimate_cell(one.found.spearman) + html.estimate_cell(one.found.kendall)
+        row += html.estimate_cell(one.found.partial)
+        rest = [rho for rho in one.found.without.values() if math.isfinite(rho)]
+        rows.append(row + html.words_cell(f"{min(rest):.2f} to {max(rest):.2f}" if rest else "n/a"))
+    if not rows:
+        return []
+    titles = ("Spearman ρ", "Kendall τ", "ρ given force MAE")
+    head = [html.heading("trouble in dynamics", words=True), html.heading("predicted by", words=True)]
+    head += [*map(html.heading, titles), html.heading("ρ without any one group", words=True)]
+    note = (
+        f"Over {count(len(found.entries), 'variant')}, each the mean over its seeds, with 95 % intervals; "
+        "the best predictor first. Variants of one run are not independent: the last column leaves out one "
+        "group after the other."
+    )
+    return ["<h3>Which cheap number predicts trouble in dynamics?</h3>", html.table(head, rows, note)]
 
 
 def _trained(found: Findings) -> str:

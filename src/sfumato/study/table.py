@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from sfumato.execution.records import Record
 from sfumato.metrics.stats import Estimate
 from sfumato.report.numbers import Metric
+from sfumato.study.prediction import Prediction, predictions
 from sfumato.study.space import StudySettings
 from sfumato.systems import Floats
 from sfumato.words import nearest, plain
@@ -82,6 +83,7 @@ class Findings:
         entries: variant → key → number.
         facts: variant → steps, parameters and processor time of its trainings, means over seeds.
         missing: "variant, seed n" → why there is nothing.
+        predictions: which cheap number predicts trouble in dynamics, over the means of the variants.
     """
 
     study: StudySettings
@@ -89,6 +91,7 @@ class Findings:
     entries: Mapping[str, Mapping[str, Entry]]
     facts: Mapping[str, Mapping[str, float]]
     missing: Mapping[str, str]
+    predictions: Sequence[Prediction] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return everything in JSON types; what there is not is null."""
@@ -105,6 +108,7 @@ class Findings:
                     }
                     for name, numbers in self.entries.items()
                 },
+                "predictions": [one.as_json() for one in self.predictions],
                 "missing": dict(self.missing),
             }
         )
@@ -166,7 +170,10 @@ def analyse(study: StudySettings, trials: Mapping[tuple[str, int], Record]) -> F
         for seed in study.seeds
         if (variant, seed) not in done
     }
-    return Findings(study, columns, entries, {name: _facts(done, name) for name in study.variants}, missing)
+    facts = {name: _facts(done, name) for name in study.variants}
+    keys, families = (column.metric.key for column in columns), [study.group_of(name) for name in entries]
+    means = {key: [numbers[key].estimate.mean for numbers in entries.values()] for key in keys}
+    return Findings(study, columns, entries, facts, missing, predictions(means, families))
 
 
 def columns_of(study: StudySettings, done: Mapping[tuple[str, int], Record]) -> list[Column]:
