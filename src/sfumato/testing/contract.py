@@ -159,7 +159,13 @@ CHECKS: tuple[Check, ...] = (
         _JUMPS,
         double=True,
     ),
-    Check("angle", "no jump where an angle opens or a torsion turns", offpath.angle, _JUMPS, double=True),
+    Check(
+        "angle",
+        "no jump where an angle opens, a torsion turns, or bonds point along x, y or z",
+        offpath.angle,
+        _JUMPS,
+        double=True,
+    ),
     Check(
         "coordination",
         "no jump where a fifth neighbor comes",
@@ -234,7 +240,7 @@ OWN = Check(
 )
 """The row that is added for structures of the user."""
 
-COST = {"noise": 60, "cutoff": 250, "random paths": 300, "angle": 200, "all pairs": 90, "stress": 60}
+COST = {"noise": 60, "cutoff": 250, "random paths": 300, "angle": 260, "all pairs": 90, "stress": 60}
 """Structures that a check evaluates, where that is far from `COST_OTHERS`."""
 
 COST_OTHERS, COST_QUICK, COST_OWN = 20, 0.25, 110
@@ -306,7 +312,7 @@ def check(
 
     Returns:
         All results; `passed` if no required check failed. 1,200 to 1,900 structures are evaluated, most of
-        them of two to eight atoms; with `quick` about 300.
+        them of two to eight atoms; with `quick` about 320.
 
     Raises:
         ValueError: the potential can evaluate none of the test structures.

@@ -33,6 +33,9 @@ APPROACH = (4.5, 1.15)
 WANDER = {"molecule": 0.35, "cluster": 0.3, "crystal": 0.25, "own": 0.3}
 """Å that the farthest atom is moved to either side on a random path."""
 
+BENT = np.array([-0.3, 0.9, 0.3])
+"""Bonds, where an atom lies beside a bond along x: on no axis when that is on one."""
+
 LINED_UP = 0.01
 """Å, width of the stencil across three atoms in line."""
 
@@ -55,10 +58,10 @@ def all_pairs(bench: Bench) -> Iterator[Measured]:
 
 
 def angle(bench: Bench) -> Iterator[Measured]:
-    """An angle opens from 55° to 176°, with different elements; a torsion turns once around."""
+    """An angle opens from 55° to 176°, a torsion turns once around, and so do three atoms as a whole."""
     bench.require_molecules()
     count = bench.count
-    trips = []
+    trips = [turned(bench)]
     for a, b, c in structures.triples(bench.elements)[: 1 if bench.few else 3]:
         near, far = (1.05 * structures.bond(b, z) for z in (a, c))
         positions = np.array([[near, 0, 0], [0, 0, 0], [far, 0, 0]])
@@ -88,6 +91,20 @@ def angle(bench: Bench) -> Iterator[Measured]:
             )
         )
     yield from searched(bench, trips, cutoffs_of)
+
+
+def turned(bench: Bench) -> Trip:
+    """Return a trip of three atoms once around the diagonal of x, y and z.
+
+    A bond points exactly along each axis on its way: where angles or frames are measured from an axis,
+    nothing may jump there, nor where the bond crosses the plane across that axis. The energy may change.
+    """
+    a, b, c = structures.triples(bench.elements)[0]
+    near, far = (1.05 * structures.bond(b, z) for z in (a, c))
+    base = structures.system([a, b, c], np.array([near * BENT, np.zeros(3), [far, 0, 0]]))
+    path = Turn(base, np.arange(3), np.zeros(3), np.ones(3) / math.sqrt(3), far)
+    angles = np.radians(np.linspace(0, 360, 13 if bench.few else 37))
+    return Trip("three atoms that turn", path, far * angles, bench.reference)
 
 
 def coordination(bench: Bench) -> Iterator[Measured]:
