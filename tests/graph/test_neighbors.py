@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matscipy.neighbours import neighbour_list as matscipy_list
 
+from sfumato.graph import neighbors
 from sfumato.graph.neighbors import half_pairs, neighbor_pairs
 from sfumato.systems import Batch, System
 
@@ -145,6 +146,25 @@ def test_a_batch_is_its_structures_one_after_the_other():
     ]
     assert list(zip(pairs.i.tolist(), pairs.j.tolist(), *pairs.shift.T.tolist())) == expected
     assert (np.linalg.norm(pairs.vectors(batch), axis=1) < 1.6).all()
+
+
+def test_small_molecules_are_searched_together_and_large_ones_give_the_same(monkeypatch):
+    rng = np.random.default_rng(0)
+    batch = Batch.of([make(rng.normal(scale=2, size=(n, 3))) for n in (5, 1, 60, 5, 0, 17, 48, 49, 5)])
+    cutoffs = rng.uniform(1, 4, len(batch))
+    asked = []
+    finder = neighbors._table
+    monkeypatch.setattr(neighbors, "_table", lambda x, *more: asked.append(len(x)) or finder(x, *more))
+    together = half_pairs(batch, cutoffs)
+    assert asked == [60, 49]
+    monkeypatch.setattr(neighbors, "FEW", 0)
+    one_by_one = half_pairs(batch, cutoffs)
+    assert len(together) == len(one_by_one) > 100
+    for pairs in (together, one_by_one):
+        assert not pairs.shift.any()
+    assert {frozenset(pair) for pair in zip(together.i.tolist(), together.j.tolist())} == {
+        frozenset(pair) for pair in zip(one_by_one.i.tolist(), one_by_one.j.tolist())
+    }
 
 
 @pytest.mark.parametrize("positions", [np.zeros((0, 3)), [[1.0, 2, 3]], [[0.0, 0, 0], [0, 0, 6.5]]])
