@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,38 @@ def test_other_json_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         convert(tmp_path / "a.json", tmp_path / "out.h5", crystal_source())
+
+
+def nodes(tree: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a tree of JSON; of a list, the whole and its first element."""
+    yield where
+    for key, value in (
+        tree.items() if isinstance(tree, dict) else enumerate(tree if type(tree) is list else ())
+    ):
+        yield from nodes(value, (*where, key))
+
+
+def other(tree: Any, where: tuple[Any, ...], value: Any) -> Any:
+    """The same tree with another value at one place."""
+    if not where:
+        return value
+    copy = tree.copy()
+    copy[where[0]] = other(tree[where[0]], where[1:], value)
+    return copy
+
+
+@pytest.mark.parametrize("value", [{"shape": [-1]}, "x", None, [[1, 2], [3]]])
+def test_json_of_other_kinds_anywhere_is_refused_or_harmless(tmp_path: Path, value: Any) -> None:
+    whole = [record(full().tolist())]
+    refused = []
+    for where in nodes(whole):
+        (tmp_path / "a.json").write_text(json.dumps(other(whole, where, value)))
+        try:
+            convert(tmp_path / "a.json", tmp_path / "out.h5", crystal_source())
+        except ValueError as error:
+            refused.append(str(error))
+    assert len(refused) > 10
+    assert max(map(len, refused)) < 1000
 
 
 def test_mptrj(tmp_path: Path) -> None:

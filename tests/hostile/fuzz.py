@@ -11,6 +11,7 @@ import importlib
 import os
 import pkgutil
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -29,7 +30,10 @@ import sfumato
 from tests.hostile.inputs import CASES, Case, make, work_in_this_process
 
 SECONDS = 60
-"""After which a command counts as hanging."""
+"""Of processor time, after which a command counts as hanging."""
+
+PATIENCE = 600
+"""Seconds on the clock after which it does, on however busy a machine."""
 
 MEMORY = 1.5e9
 """Bytes a process may hold."""
@@ -72,7 +76,7 @@ class Outcome:
 
     def fault(self, sound: Outcome) -> str:
         """Say what is wrong with this end; nothing if it is a proper one."""
-        if self.code == -signal.SIGALRM:
+        if self.code in (-signal.SIGALRM, -signal.SIGXCPU):
             return f"hangs for {SECONDS} s"
         if self.memory > MEMORY:
             return f"takes {self.memory / 1e9:.1f} GB"
@@ -149,7 +153,9 @@ def _be_the_child(work: Callable[[], int], folder: Path, said: Path) -> None:
         os.chdir(folder)
         os.environ["SFUMATO_CACHE"] = str(folder / "cache")
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(SECONDS)
+        signal.alarm(PATIENCE)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, resource.RLIM_INFINITY))
         code = work()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
@@ -204,6 +210,7 @@ def prepared(base: Path) -> None:
 
     def work() -> int:
         signal.alarm(0)
+        resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         make(Path.cwd())
         return 0
 

@@ -61,12 +61,14 @@ class Long:
         inputs: writes what it needs into a folder.
         result: what came of it, to be compared.
         code: with which it ends where nothing disturbs it.
+        first: Python that is done before the command.
     """
 
     words: tuple[str, ...]
     inputs: Callable[[Path], None]
     result: Callable[[Path], str]
     code: int = 0
+    first: str = ""
 
 
 @dataclass
@@ -138,6 +140,27 @@ def _training(folder: Path) -> None:
     (folder / "t.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
+def _sets(folder: Path) -> None:
+    _calculator(folder)
+    made.written(folder / "f.h5", made.molecules(60))
+
+
+def _run(folder: Path) -> None:
+    """Write a finished run, of whose analysis nothing is kept."""
+    finish(
+        Long(("run", "bsct", "--model", "lj", "--model", "morse", "--out", "r"), _nothing, _bytes()), folder
+    )
+
+
+def _reported(folder: Path) -> str:
+    """Return the page and the numbers, which a kept analysis must not have changed."""
+    from sfumato.protocols.run import load_run
+
+    numbers = json.dumps(load_run(folder / "r").as_json(), sort_keys=True).replace(str(folder), "")
+    page = (folder / "r" / "report.html").read_text(encoding="utf-8").replace(str(folder), "")
+    return hashlib.sha256((numbers + page).encode()).hexdigest()
+
+
 def _nothing(folder: Path) -> None:
     """Write nothing: the command needs no files."""
 
@@ -190,6 +213,29 @@ LONG = {
         _calculator,
         _bytes("j"),
     ),
+    "run errors": Long(
+        (
+            "run",
+            "errors",
+            "--model",
+            "m.py:slow",
+            "--data",
+            "f.h5",
+            "--split",
+            "all",
+            "--workers",
+            "2",
+            "--out",
+            "r",
+            "--json",
+            "j",
+        ),
+        _sets,
+        _bytes("j"),
+    ),
+    "report": Long(
+        ("report", "r"), _run, _reported, first="from sfumato.protocols import kept; kept.WORTH = 0"
+    ),
     "label": Long(("label", "w.xyz", *SLOW, "-o", "l.xyz"), _calculator, _bytes("l.xyz")),
     "scan build": Long(
         ("scan", "build", "e.xyz", *SLOW, "--frames", "400", "-o", "s.h5"), _calculator, _identity("s.h5")
@@ -218,7 +264,8 @@ def start(long: Long, folder: Path) -> subprocess.Popen[bytes]:
         "OMP_NUM_THREADS": "1",
         MARK: str(folder),
     }
-    words = [str(Path(sys.executable).parent / "sfumato"), *long.words]
+    program = f"import sys; {long.first or 'pass'}; from sfumato.cli import main; sys.exit(main())"
+    words = [sys.executable, "-P", "-c", program, *long.words]
     with (folder / "said").open("ab") as said:
         return subprocess.Popen(
             words,

@@ -42,9 +42,15 @@ def flood():
     return 2 * len(b"x" * 10**9) // 10**9
 
 
-def hang():
+def wait():
     time.sleep(60 if refuse() else 0)
     return 2
+
+
+def loop():
+    while refuse():
+        pass
+    return 0
 
 
 def die():
@@ -58,13 +64,15 @@ def die():
         (read, "a flipped bit was accepted"),
         (crash, "traceback"),
         (flood, "takes "),
-        (hang, "hangs for 1 s"),
+        (wait, "hangs for 1 s"),
+        (loop, "hangs for 1 s"),
         (die, "killed by SIGKILL"),
         (lambda: 7, "exit code 7"),
     ],
 )
 def test_the_test_sees_every_fault(use, fault, tmp_path, monkeypatch):
-    monkeypatch.setattr(fuzz, "SECONDS", 1 if use is hang else 60)
+    monkeypatch.setattr(fuzz, "SECONDS", 1 if use in (wait, loop) else 60)
+    monkeypatch.setattr(fuzz, "PATIENCE", 1 if use is wait else 600)
     pages = int(Path("/proc/self/statm").read_text().split()[1])  # what a fork begins with
     monkeypatch.setattr(fuzz, "MEMORY", pages * os.sysconf("SC_PAGE_SIZE") + 5e8)
     (tmp_path / "toy.txt").write_bytes(b"0123456789")

@@ -4,7 +4,9 @@ import re
 
 import pytest
 
+from sfumato.commands.data_tables import exclusion_table
 from sfumato.config import Settings as Base
+from sfumato.io import Exclusion
 from sfumato.metrics.stats import Estimate
 from sfumato.report import tables
 from sfumato.report.tables import Failures, group_failures, settings_by_model, settings_note
@@ -100,3 +102,16 @@ def test_settings_are_given_once_where_models_share_them():
     own = {"a": {"floor": 1.0}, "b": {"floor": 0.5}}
     assert settings_by_model(each) == {"turned": 3, "of each model": own}
     assert settings_by_model({"a": each["a"]}) == each["a"]
+
+
+def test_reasons_and_names_that_repeat_a_whole_file_are_cut():
+    word = "a" * 100_000
+    groups = [Failures("m", f"charge: expected a number, got {word}", [word, "b"])]
+    for table in (
+        tables.failure_table(groups, "scans", {"m": 3}),
+        exclusion_table([Exclusion(word, f"charge: expected a number, got {word}")]),
+    ):
+        text = shown(table)
+        assert "expected a number" in " ".join(text.split())
+        assert "(100" in text
+        assert len(text) < 5_000

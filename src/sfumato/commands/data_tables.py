@@ -12,7 +12,7 @@ from rich.text import Text
 from sfumato.commands.plan_table import with_workers
 from sfumato.io import Exclusion
 from sfumato.report.numbers import number
-from sfumato.report.tables import plain_table, shorten
+from sfumato.report.tables import plain_table, reason_cell, shorten
 from sfumato.words import duration
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def exclusion_table(excluded: Iterable[Exclusion]) -> RenderableType:
         reasons = {exclusion.reason for exclusion in alike}
         reason = alike[0].reason if len(reasons) == 1 else f"for example {alike[0].reason}"
         names = dict.fromkeys(exclusion.name for exclusion in alike)
-        table.add_row(str(len(alike)), Text(reason), shorten(list(names)))
+        table.add_row(str(len(alike)), reason_cell(reason), shorten(list(names)))
     return table
 
 

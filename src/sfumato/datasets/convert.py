@@ -132,6 +132,14 @@ def _value(frame: RawFrame, key: str, role: str) -> Any:
     return value
 
 
+def _floats(value: Any, role: str) -> Floats:
+    """Return the numbers that lie under a key, in whatever shape."""
+    try:
+        return np.asarray(value, dtype=float)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{role}: expected numbers, got {value!r:.60}") from None
+
+
 def _number(value: Any, key: str) -> float:
     """Return the one number that lies under a key."""
     found = np.asarray(value)
@@ -142,7 +150,7 @@ def _number(value: Any, key: str) -> float:
 
 def _stress(values: Any, settings: SourceSettings, factor: float, system: System) -> Floats:
     """Return the stress (3, 3) eV/Å³ of a structure in Å."""
-    found = np.asarray(values, dtype=float)
+    found = _floats(values, "stress")
     if found.size == 6:
         if not settings.stress_order:
             raise ValueError("stress: six numbers; declare stress_order: 'ase' or 'vasp'")
@@ -250,7 +258,7 @@ class _Stream:
         for label in missing:
             self.lacking[label] += 1
         if "forces" not in missing:
-            forces = np.asarray(_value(frame, keys.forces, "forces"), dtype=float) * self.factors.forces
+            forces = _floats(_value(frame, keys.forces, "forces"), "forces") * self.factors.forces
             if forces.shape != (len(system), 3):
                 raise ValueError(f"forces: expected shape ({len(system)}, 3), got {forces.shape}")
         if "stress" not in missing:

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sfumato.report.numbers import interval, mean
+from sfumato.words import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 NAMES_SHOWN = 3
 """Items named in a group of failures before the rest is only counted; HTML names more."""
+
+LONGEST_REASON, LONGEST_NAME = 400, 80
+"""Characters of a reason, and of a name, that a table shows."""
 
 
 def plain_table(title: str | None) -> Table:
@@ -117,7 +121,13 @@ def estimate_cell(estimate: Estimate | PairedDifference | None, expected: int | 
 def shorten(names: Sequence[str]) -> Text:
     """Return the first few names, and how many more there are."""
     rest = len(names) - NAMES_SHOWN
-    return Text(", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else ""))
+    shown = ", ".join(printable(name, LONGEST_NAME) for name in names[:NAMES_SHOWN])
+    return Text(shown + (f" and {rest} more" if rest > 0 else ""))
+
+
+def reason_cell(reason: str) -> Text:
+    """Return why something does not count, which may repeat whatever a file held, in a readable length."""
+    return Text(printable(reason, LONGEST_REASON))
 
 
 @dataclass(frozen=True)
@@ -178,7 +188,7 @@ def failure_table(
     table.add_column("which", overflow="fold")
     for group in groups[:most]:
         share = f"{group.count}/{totals[group.model]}"
-        table.add_row(Text(group.model), share, Text(group.reason), shorten(group.items))
+        table.add_row(Text(group.model), share, reason_cell(group.reason), shorten(group.items))
     if len(groups) > most:
         table.caption = f"and {len(groups) - most} more reasons; the HTML report lists all"
     return table
