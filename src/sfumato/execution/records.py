@@ -313,8 +313,7 @@ def _read(path: Path, file: Iterable[bytes]) -> tuple[Header, dict[str, Record],
             records[quick["key"]], sealed = quick, True
             continue
         try:
-            record, sealed = _unsealed(line, required=sealed)
-            _require_form(record)
+            record, sealed = _checked(line, required=sealed)
         except (ValueError, KeyError, TypeError) as error:
             what = str(error) if type(error) is ValueError else "not a record"
             raise RecordError(
@@ -323,6 +322,23 @@ def _read(path: Path, file: Iterable[bytes]) -> tuple[Header, dict[str, Record],
             ) from None
         records[record["key"]] = record
     return header, records, intact
+
+
+def parsed(line: bytes) -> Record:
+    """Return the record of one line of a file, with its newline.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is damaged.
+    """
+    whole = line.removesuffix(b"\n")
+    return _evaluated(whole) or _checked(whole, required=False)[0]
+
+
+def _checked(line: bytes, required: bool) -> tuple[Record, bool]:
+    """Return what `_unsealed` returns, if it is a record."""
+    record, sealed = _unsealed(line, required)
+    _require_form(record)
+    return record, sealed
 
 
 def _require_form(record: Any) -> None:
@@ -403,18 +419,25 @@ class RecordFile:
         data = self.path.read_bytes()
         if b"\n" not in data and FIRST[: len(data)] == data[: len(FIRST)]:  # new, or ended in its first line
             os.truncate(self.path, 0)
-            self._file.write(header.line())
+            self._file.write(line := header.line())
+            self._content = hashlib.sha256(line)
             self.sync()
             return {}
         present, records, intact = _read(self.path, io.BytesIO(data))
         present.require(header, self.path)
         os.truncate(self.path, intact)
+        self._content = hashlib.sha256(memoryview(data)[:intact])
         return records
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all lines that are there, as `lookup.digest_of` reads it from the file."""
+        return self._content.hexdigest()
 
     def append(self, records: Iterable[Record]) -> None:
         """Add records, all of them or, where the disk is full or the file is gone (OSError), none."""
         records = list(records)
-        rest = b"".join(map(_sealed, records))
+        rest = lines = b"".join(map(_sealed, records))
         length = self._length()
         try:
             while rest:
@@ -422,6 +445,7 @@ class RecordFile:
         except OSError as error:
             os.truncate(self.path, length)
             raise self._full(error) from None
+        self._content.update(lines)
         self.records.update({record["key"]: record for record in records})
 
     def _length(self) -> int:

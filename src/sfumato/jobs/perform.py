@@ -52,7 +52,19 @@ class Way:
     watch: Watcher = lambda name: nullcontext(lambda tally: None)
 
 
-def perform(tasks: Iterable[Task], model: Model, folder: RunFolder, way: Way) -> dict[str, Record]:
+class Recorded(dict[str, Record]):
+    """Records by key.
+
+    Attributes:
+        digests: SHA-256 of each record file, as it was when these were all that it held.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.digests: dict[Path, str] = {}
+
+
+def perform(tasks: Iterable[Task], model: Model, folder: RunFolder, way: Way) -> Recorded:
     """Do what a folder has no record of, and return the records of all.
 
     What run folders beside this one hold of the same job, structure and potential is taken over.
@@ -69,7 +81,7 @@ def perform(tasks: Iterable[Task], model: Model, folder: RunFolder, way: Way) ->
     """
     identity = model.potential.identity
     place = folder.work_path(model.name)
-    records: dict[str, Record] = {}
+    records = Recorded()
     for jobs in _by_file(tasks).values():
         first = next(iter(jobs))
         pool = replace(way.pool, devices=model.devices) if model.spec else HERE
@@ -95,7 +107,8 @@ def perform(tasks: Iterable[Task], model: Model, folder: RunFolder, way: Way) ->
                     watch=shown,
                 )
             tidy(segments, file.records)
-            records |= file.records
+            records.update(file.records)
+            records.digests[file.path] = file.digest
     return records
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +18,9 @@ from sfumato.systems import Floats, Ints
 
 CHUNK = 1 << 22
 """Numbers of one array held in memory at once."""
+
+LEAST_SPREAD = 0.2
+"""Of the observed standard error; draws that are nearly all the same value count as spread by this."""
 
 EXACT = 10
 """Values of one stratum; up to so many all samples are enumerated instead of drawn."""
@@ -81,3 +84,73 @@ def groups_of(label: NDArray[np.str_]) -> list[Ints]:
     elif lone:
         groups.append(np.concatenate(lone))
     return groups
+
+
+def studentized(x: Floats, groups: list[Ints], samples: Iterable[list[Floats]]) -> tuple[Floats, Floats]:
+    """Return the resampled t, (M, B), and the standard errors, (M,), of the means of columns, (n, M).
+
+    In a stratum of n values, of which m are drawn, deviations count √(m/(n − 1)) times, so that the drawn
+    mean has the variance s²/n of the observed one.
+
+    Args:
+        x: without nan.
+        groups: the rows of each stratum.
+        samples: parts of the B resamples, each with the counts of every stratum, (B of it, n of the stratum).
+    """
+    deviations = [np.ascontiguousarray((x[rows] - x[rows].mean(axis=0)).T) for rows in groups]
+    sizes = [len(rows) for rows in groups]
+    observed = sum(
+        (d**2).sum(axis=1) * (n / (n - 1) / len(x) ** 2) for d, n in zip(deviations, sizes, strict=True)
+    )
+    # Equal values leave rounding, which is not a spread.
+    error = np.sqrt(np.where(observed > (1e-14 * np.abs(x).max(axis=0)) ** 2, observed, 0.0))
+    least = np.where(error > 0, (LEAST_SPREAD * error) ** 2, 1.0)[:, None]
+    parts = []
+    for counts in samples:
+        shift, variance = np.zeros((2, x.shape[1], len(counts[0])))
+        for d, n, count in zip(deviations, sizes, counts, strict=True):
+            m = float(count[0].sum())
+            scale = m / (n - 1) * (n / len(x)) ** 2
+            drawn = d @ count.T
+            shift += math.sqrt(scale) / m * drawn
+            drawn *= drawn / m
+            variance += scale / m / (m - 1) * (d**2 @ count.T - drawn)
+        parts.append(shift / np.sqrt(np.maximum(variance, least)))
+    return np.concatenate(parts, axis=1), error
+
+
+def studentized_apart(
+    columns: Sequence[Floats], groups: Sequence[list[Ints]], seed: int, resamples: int
+) -> tuple[Floats, Floats]:
+    """Return the resampled t, (M, B), and the standard errors, (M,), of the means of columns of any lengths.
+
+    Strata of as many values have the same draws, whichever values these are, so that their sums are one
+    product of matrices. The formulas are those of `studentized`.
+
+    Args:
+        columns: M, each (n,) without nan.
+        groups: of each, the rows of its strata (`groups_of`).
+        seed: of the draws of a test; `resamples`, B.
+    """
+    parts: dict[tuple[int, int], list[int]] = {}
+    for c, strata in enumerate(groups):
+        for k, rows in enumerate(strata):
+            parts.setdefault((k, len(rows)), []).append(c)
+    lengths = np.array([len(x) for x in columns])
+    observed, (shift, variance) = np.zeros(len(columns)), np.zeros((2, len(columns), resamples))
+    for (k, n), some in parts.items():
+        values = np.stack([columns[c][groups[c][k]] for c in some])
+        d = values - values.mean(axis=1)[:, None]
+        observed[some] += (d**2).sum(axis=1) * (n / (n - 1) / lengths[some] ** 2)
+        m = draws(n, paired=True)
+        count = _times(n, m, resamples, seed, k).astype(float).T
+        scale = (m / (n - 1) * (n / lengths[some]) ** 2)[:, None]
+        sums = d @ count
+        shift[some] += np.sqrt(scale) / m * sums
+        sums *= sums / m
+        variance[some] += scale / m / (m - 1) * (d**2 @ count - sums)
+    # Equal values leave rounding, which is not a spread.
+    size = np.array([np.abs(x).max() for x in columns])
+    error = np.sqrt(np.where(observed > (1e-14 * size) ** 2, observed, 0.0))
+    floor = np.where(error > 0, (LEAST_SPREAD * error) ** 2, 1.0)[:, None]
+    return shift / np.sqrt(np.maximum(variance, floor)), error

@@ -19,7 +19,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sfumato.metrics.resampling import CHUNK, EXACT, drawn, draws, every_sample, groups_of
+from sfumato.metrics.resampling import (
+    CHUNK,
+    EXACT,
+    drawn,
+    draws,
+    every_sample,
+    groups_of,
+    studentized,
+    studentized_apart,
+)
 from sfumato.systems import Bools, Floats, Ints
 
 RESAMPLES = 9_999
@@ -27,9 +36,6 @@ RESAMPLES = 9_999
 
 FEWEST = 5
 """Values; the spread of fewer says too little for an interval."""
-
-LEAST_SPREAD = 0.2
-"""Of the observed standard error; draws that are nearly all the same value count as spread by this."""
 
 
 @dataclass(frozen=True)
@@ -331,7 +337,10 @@ def _tests(
     label = np.asarray(strata)
     found = [_Test(math.nan, math.nan, math.nan, math.nan)] * table.shape[1]
     width = max(1, CHUNK // max(resamples, 1))
-    for known, columns in _patterns(np.isfinite(table)):
+    patterns = list(_patterns(np.isfinite(table)))
+    if paired and len(patterns) > 1:
+        patterns = _apart(table, label, patterns, found, (seed, resamples, confidence))
+    for known, columns in patterns:
         for start in range(0, len(columns) if known.any() else 0, width):
             some = columns[start : start + width]
             tests = _pattern(table[np.ix_(known, some)], label[known], seed, resamples, confidence, paired)
@@ -349,6 +358,46 @@ def _patterns(finite: Bools) -> Iterator[tuple[Bools, Ints]]:
         yield np.frombuffer(pattern, dtype=bool), np.array(some)
 
 
+def _apart(
+    table: Floats,
+    label: NDArray[np.str_],
+    patterns: list[tuple[Bools, Ints]],
+    found: list[_Test],
+    draws: tuple[int, int, float],
+) -> list[tuple[Bools, Ints]]:
+    """Do the pairs of a table, (n, M), each with known values of its own, at once.
+
+    Args:
+        table: of differences.
+        label: the stratum of each row.
+        patterns: of known values, with their columns.
+        found: where the tests of columns go.
+        draws: the seed, the resamples, and the confidence.
+
+    Returns:
+        The patterns that are left, since they have too few values or too many.
+    """
+    seed, resamples, confidence = draws
+    rest, ready = [], []
+    for known, columns in patterns:
+        groups = groups_of(label[known]) if known.sum() >= FEWEST else []
+        longest = max(map(len, groups), default=0)
+        if longest * resamples > CHUNK or (len(groups) < 2 and known.sum() <= EXACT):
+            rest.append((known, columns))
+        else:
+            ready += [(int(column), table[known, column], groups) for column in columns]
+    width = max(1, CHUNK // resamples)
+    for start in range(0, len(ready), width):
+        numbers, xs, groups_by_column = zip(*ready[start : start + width])
+        t, error = studentized_apart(xs, groups_by_column, seed, resamples)
+        mean = np.array([x.mean() for x in xs])
+        nonzero = np.array([(x != 0).sum() for x in xs])
+        tests = _judged(mean, nonzero, t, error, np.full(resamples, 1 / (1 + resamples)), confidence)
+        for column, test in zip(numbers, tests, strict=True):
+            found[column] = test
+    return rest
+
+
 def _pattern(
     x: Floats, label: NDArray[np.str_], seed: int, resamples: int, confidence: float, paired: bool
 ) -> list[_Test]:
@@ -364,10 +413,32 @@ def _pattern(
     else:
         samples = drawn(groups, seed, resamples, paired)
         weights, observed = np.full(resamples, 1.0 / (1 + resamples)), 1.0 / (1 + resamples)
-    t, error = _studentized(x, groups, samples)
+    t, error = studentized(x, groups, samples)
+    return _judged(mean, (x != 0).sum(axis=0), t, error, weights, confidence, observed)
+
+
+def _judged(
+    mean: Floats,
+    nonzero: Ints,
+    t: Floats,
+    error: Floats,
+    weights: Floats,
+    confidence: float,
+    observed: float | None = None,
+) -> list[_Test]:
+    """Return the tests of columns whose t was resampled.
+
+    Args:
+        mean: (M,) of each column; `nonzero`, (M,), how many of its values are not 0.
+        t: (M, B); `error`, (M,), the standard errors.
+        weights: (B,) of the samples.
+        confidence: of the intervals.
+        observed: weight of the observed t; by default that of each sample.
+    """
+    observed = float(weights[0]) if observed is None else observed
     low, high, p = _read(t, mean / np.where(error > 0, error, 1.0), weights, observed, 1 - confidence)
     p = np.where(error > 0, p, np.where(mean == 0, 1.0, 2 * observed))
-    p = np.clip(p, 2.0 ** (1 - (x != 0).sum(axis=0)), 1.0)
+    p = np.clip(p, 2.0 ** (1 - nonzero), 1.0)
     ends = mean - low * error, mean - high * error
     return list(map(_Test, mean.tolist(), *(e.tolist() for e in ends), p.tolist()))
 
@@ -404,39 +475,6 @@ def _read(
     ordered = np.take_along_axis(t, order, axis=1)
     accepted = np.where(above >= outer, ordered, -np.inf).max(axis=1)
     return accepted, np.where(below >= outer, ordered, np.inf).min(axis=1), p
-
-
-def _studentized(x: Floats, groups: list[Ints], samples: Iterable[list[Floats]]) -> tuple[Floats, Floats]:
-    """Return the resampled t, (M, B), and the standard errors, (M,), of the means of columns, (n, M).
-
-    In a stratum of n values, of which m are drawn, deviations count √(m/(n − 1)) times, so that the drawn
-    mean has the variance s²/n of the observed one.
-
-    Args:
-        x: without nan.
-        groups: the rows of each stratum.
-        samples: parts of the B resamples, each with the counts of every stratum, (B of it, n of the stratum).
-    """
-    deviations = [np.ascontiguousarray((x[rows] - x[rows].mean(axis=0)).T) for rows in groups]
-    sizes = [len(rows) for rows in groups]
-    observed = sum(
-        (d**2).sum(axis=1) * (n / (n - 1) / len(x) ** 2) for d, n in zip(deviations, sizes, strict=True)
-    )
-    # Equal values leave rounding, which is not a spread.
-    error = np.sqrt(np.where(observed > (1e-14 * np.abs(x).max(axis=0)) ** 2, observed, 0.0))
-    least = np.where(error > 0, (LEAST_SPREAD * error) ** 2, 1.0)[:, None]
-    parts = []
-    for counts in samples:
-        shift, variance = np.zeros((2, x.shape[1], len(counts[0])))
-        for d, n, count in zip(deviations, sizes, counts, strict=True):
-            m = float(count[0].sum())
-            scale = m / (n - 1) * (n / len(x)) ** 2
-            drawn = d @ count.T
-            shift += math.sqrt(scale) / m * drawn
-            drawn *= drawn / m
-            variance += scale / m / (m - 1) * (d**2 @ count.T - drawn)
-        parts.append(shift / np.sqrt(np.maximum(variance, least)))
-    return np.concatenate(parts, axis=1), error
 
 
 def _values(values: ArrayLike, what: str, n: int) -> Floats:

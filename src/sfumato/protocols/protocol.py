@@ -77,6 +77,8 @@ class Protocol(ABC):
         data: the default data set.
         unit: what the progress counts.
         reads: earlier versions whose run folders this one can analyze, because they computed the same.
+        packs: the job on whose records alone an analysis rests, where `pack` and `unpack` are there;
+            otherwise empty, and a run is analyzed anew whenever it is read.
         stated: whether charge and spin are stated by the data, so that a model that ignores them is named.
     """
 
@@ -87,6 +89,7 @@ class Protocol(ABC):
     data: str
     unit: str = "structures"
     reads: tuple[int, ...] = ()
+    packs: str = ""
     stated: bool = True
 
     @abstractmethod
@@ -142,6 +145,22 @@ class Protocol(ABC):
             name: the model's name, and `identity` its hash.
             settings: of the model.
         """
+
+    def pack(self, result: Any, records: Path) -> Any:
+        """Return a `Result` in JSON types, to be kept beside the file of its records."""
+        raise NotImplementedError
+
+    def unpack(self, packed: Any, data: Any, name: str, identity: str, settings: Any, records: Path) -> Any:
+        """Return the `Result` that `pack` was given.
+
+        Args:
+            packed: from `pack`.
+            data: of the run.
+            name: the model's name, and `identity` its hash.
+            settings: of the model.
+            records: the file of its records.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def tables(self, run: Run) -> RenderableType:

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from pydantic import BaseModel
 from sfumato.config import read_settings
 from sfumato.execution.copies import in_copies, possible_copies
 from sfumato.execution.folder import RunFolder, RunFolderError, find_runs, place, provenance
+from sfumato.execution.lookup import digest_of
+from sfumato.execution.records import Record
 from sfumato.execution.runner import Item, SameFailureError
 from sfumato.jobs.job import Job, Task
 from sfumato.jobs.models import Model, resolved
-from sfumato.jobs.perform import Way, by_job, perform, recorded
+from sfumato.jobs.perform import Recorded, Way, by_job, perform, recorded
 from sfumato.potentials.potential import Potential
 from sfumato.potentials.specs import ModelSpec
-from sfumato.protocols import charges
+from sfumato.protocols import charges, kept
 from sfumato.protocols.protocol import Protocol, Result, Run
 from sfumato.protocols.table import find_protocol
 
@@ -73,6 +76,7 @@ def run(
     for model in chosen:
         identity, tasks = model.potential.identity, planned[model.name]
         abilities = model.potential.abilities
+        records: dict[str, Record]
         try:
             records = perform([*tasks, *charges.probes(tasks, abilities)], model, folder, way)
         except SameFailureError as error:  # the other models may do better
@@ -81,7 +85,9 @@ def run(
         if p.stated and (found := charges.ignored(tasks, abilities, records, identity)):
             manifest["models"][model.name][charges.IGNORED] = found
             folder.begin(manifest, p.reads)
-        results[model.name] = p.analyse(data, records, model.name, identity, own[model.name])
+        found = results[model.name] = p.analyse(data, records, model.name, identity, own[model.name])
+        if isinstance(records, Recorded):
+            _keep(p, data, found, own[model.name], identity, records.digests, folder)
     return Run(p, data, results, own, folder.manifest(), folder.path, stopped)
 
 
@@ -123,21 +129,82 @@ MUCH = 50_000_000
 def _analysed(
     p: Protocol, data: Any, entries: Mapping[str, Any], manifest: Mapping[str, Any], folder: RunFolder
 ) -> dict[str, Any]:
-    """Return the result of every model that has records; on all cores where there is much to read."""
-    plans = {settings.model_dump_json(): settings for settings in entries.values()}
-    tasks = {key: by_job(p.plan(data, settings)) for key, settings in plans.items()}
+    """Return the result of every model that has records; on all cores where there is much to read.
 
-    def result(name: str) -> Any:
+    An analysis that was kept is taken over where nothing it rests on has changed.
+    """
+
+    @cache
+    def tasks(settings: str) -> dict[Job, list[Task]]:
+        return by_job(p.plan(data, next(s for s in entries.values() if s.model_dump_json() == settings)))
+
+    def packed(name: str) -> tuple[bool, Any]:
+        """Whether the analysis is packed, and the analysis."""
         identity, settings = manifest["models"][name]["identity"], entries[name]
-        records = recorded(tasks[settings.model_dump_json()], name, identity, folder)
+        rests_on = _basis(p, data, name, settings, identity, folder)
+        place = kept.path_of(folder, name)
+        if rests_on is not None and (analysis := kept.kept(place, rests_on)) is not None:
+            return True, analysis
+        records = recorded(tasks(settings.model_dump_json()), name, identity, folder)
         found = p.analyse(data, records, name, identity, settings) if records else None
         if isinstance(found, Result):
             found.prepare()
-        return found
+        if found is None or rests_on is None:
+            return False, found
+        analysis = p.pack(found, folder.record_path(name, p.packs))
+        if rests_on == _basis(p, data, name, settings, identity, folder):  # nobody wrote meanwhile
+            kept.keep(place, rests_on, analysis)
+        return True, analysis
+
+    def result(name: str, is_packed: bool, found: Any) -> Any:
+        identity, records = manifest["models"][name]["identity"], folder.record_path(name, p.packs)
+        return p.unpack(found, data, name, identity, entries[name], records) if is_packed else found
 
     much = sum(path.stat().st_size for path in (folder.path / "records").glob("*.jsonl")) > MUCH
-    results = in_copies(result, list(entries), possible_copies(len(entries)) if much else 1)
-    return {name: found for name, found in zip(entries, results) if found is not None}
+    analyses = in_copies(packed, list(entries), possible_copies(len(entries)) if much else 1)
+    results = {name: result(name, *found) for name, found in zip(entries, analyses)}
+    return {name: found for name, found in results.items() if found is not None}
+
+
+def _basis(
+    p: Protocol, data: Any, name: str, settings: BaseModel, identity: str, folder: RunFolder, digest: str = ""
+) -> kept.Basis | None:
+    """Return what the analysis of a model rests on; None where it is not worth keeping, or cannot be kept.
+
+    Args:
+        p: the protocol, `data` and `settings` of the model called `name`, and `identity` its hash.
+        folder: of the run.
+        digest: of the records, where it is known.
+    """
+    path = folder.record_path(name, p.packs)
+    if not p.packs or folder.plain_record_path(name).exists():  # records of version 0.1.0 count too
+        return None
+    try:
+        if path.stat().st_size < kept.WORTH:
+            return None
+        return kept.basis(
+            data.identity, digest or digest_of(path), name, identity, settings.model_dump(mode="json")
+        )
+    except OSError:
+        return None
+
+
+def _keep(
+    p: Protocol,
+    data: Any,
+    result: Any,
+    settings: BaseModel,
+    identity: str,
+    digests: Mapping[Path, str],
+    folder: RunFolder,
+) -> None:
+    """Keep the analysis of a model that has just been run."""
+    digest = digests.get(folder.record_path(result.name, p.packs)) if p.packs else None
+    rests_on = _basis(p, data, result.name, settings, identity, folder, digest) if digest else None
+    if rests_on is not None:
+        result.prepare()
+        packed = p.pack(result, folder.record_path(result.name, p.packs))
+        kept.keep(kept.path_of(folder, result.name), rests_on, packed)
 
 
 def load_others(path: str | Path, run: Run) -> tuple[list[Run], list[str]]:

@@ -31,6 +31,7 @@ class BSCT(Protocol):
     settings = Settings
     data = "bsct-mini"
     unit = "frames"
+    packs = "evaluate"
 
     def sized(self, size: Size) -> tuple[str, dict[str, Any]]:
         """See Protocol; small molecules hide what larger ones show, so the standard size has those."""
@@ -60,6 +61,20 @@ class BSCT(Protocol):
         from sfumato.protocols.bsct import analysis
 
         return analysis.analyse(data, records, name, identity, settings)
+
+    def pack(self, result: ModelResult, records: Path) -> dict[str, Any]:
+        """See Protocol."""
+        from sfumato.protocols.bsct.packing import pack
+
+        return pack(result, records)
+
+    def unpack(
+        self, packed: Any, data: ScanSet, name: str, identity: str, settings: Settings, records: Path
+    ) -> ModelResult:
+        """See Protocol."""
+        from sfumato.protocols.bsct.packing import unpack
+
+        return unpack(packed, data, name, identity, settings, records)
 
     def describe(self, data: ScanSet) -> dict[str, Any]:
         """See Protocol."""

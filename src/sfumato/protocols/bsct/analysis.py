@@ -120,13 +120,18 @@ class ModelResult(Result):
         return estimates(self._columns, self._strata, rng=self._rng())
 
     @cached_property
-    def by_bond(self) -> Mapping[str, dict[str, Estimate]]:
+    def by_bond(self) -> ByType:
         """The same for each bond type: metric → bond type → estimate, computed when it is asked for."""
-        return _ByType(self._columns, self._strata, self.seed)
+        return ByType(self._columns, self._strata, self.seed)
 
     def prepare(self) -> None:
         """See Result: the means of all, and by type of the FSD, which comes first."""
         _ = self.estimates, self.by_bond.get(next(iter(self._columns), ""))
+
+    def remember(self, estimates: dict[str, Estimate], by_bond: Mapping[str, dict[str, Estimate]]) -> None:
+        """Take over estimates that were computed before from the same values."""
+        vars(self)["estimates"] = estimates
+        self.by_bond.known.update(by_bond)
 
     def column(self, metric: str, names: Sequence[str]) -> Floats:
         """Return a metric on some scans, (S,); nan where a scan failed or is missing, and where it is n/a."""
@@ -187,20 +192,24 @@ class ModelResult(Result):
         }
 
 
-class _ByType(Mapping[str, dict[str, Estimate]]):
-    """Estimates of each stratum alone, by metric; tables and pages need few of them."""
+class ByType(Mapping[str, dict[str, Estimate]]):
+    """Estimates of each stratum alone, by metric; tables and pages need few of them.
+
+    Attributes:
+        known: those that were asked for so far.
+    """
 
     def __init__(self, columns: Mapping[str, Floats], strata: Sequence[str], seed: int) -> None:
         self._columns, self._strata, self._seed = columns, strata, seed
-        self._known: dict[str, dict[str, Estimate]] = {}
+        self.known: dict[str, dict[str, Estimate]] = {}
 
     def __getitem__(self, metric: str) -> dict[str, Estimate]:
-        if metric not in self._known:
+        if metric not in self.known:
             self._compute({metric: self._columns[metric]})
-        return self._known[metric]
+        return self.known[metric]
 
     def __iter__(self) -> Iterator[str]:
-        lacking = {name: column for name, column in self._columns.items() if name not in self._known}
+        lacking = {name: column for name, column in self._columns.items() if name not in self.known}
         if lacking:  # all at once cost little more than one
             self._compute(lacking)
         return iter(self._columns)
@@ -210,7 +219,7 @@ class _ByType(Mapping[str, dict[str, Estimate]]):
 
     def _compute(self, columns: Mapping[str, Floats]) -> None:
         rng = np.random.default_rng(self._seed)
-        self._known |= estimates_by_stratum(columns, self._strata, rng=rng)
+        self.known |= estimates_by_stratum(columns, self._strata, rng=rng)
 
 
 def analyse(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from sfumato.report.figures import (
     log_axis,
     look_of,
     rounded,
+    with_traces,
 )
 from sfumato.report.numbers import number
 from sfumato.systems import Floats, Scan
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from sfumato.protocols.protocol import Run
+
+Trace = dict[str, Any]
 
 SMALLEST = 0.1
 """1/Å; smaller FSDs are drawn here on logarithmic axes: they are rounding, not roughness."""
@@ -258,23 +261,27 @@ def scan_figure(run: Run, name: str) -> Figure:
     use = scan.labeled
     b, E, F = scan.coordinate[use], scan.energy[use], scan.forces[use]
     m = int(E.argmin())
-    _line(figure, 1, b, E - E[m], "reference", INK, "solid", legend=True)
-    _line(figure, 2, b, _square_change(F, F[m]), "reference", INK, "solid")
-    _line(figure, 3, b[[0, -1]], np.zeros(2), "reference", INK, "solid")
+    traces = [
+        _line(1, b, E - E[m], "reference", INK, "solid", legend=True),
+        _line(2, b, _square_change(F, F[m]), "reference", INK, "solid"),
+        _line(3, b[[0, -1]], np.zeros(2), "reference", INK, "solid"),
+    ]
     style, peaks = style_of(run), []
     for model in ranked(run):
         color, dash, _ = style[model.name]
-        peak = _add_model(figure, scan, settings_of(run, model.name), model, (color, dash))
+        lines, peak = _model_lines(scan, settings_of(run, model.name), model, (color, dash))
+        traces += lines
         if peak is not None:
             peaks.append((*peak, escaped(model.name), color))
-    figure.add_vline(x=float(b[m]), line={"color": GRAY, "width": 1, "dash": "dot"})
+    figure.add_vline(
+        x=float(b[m]), line={"color": GRAY, "width": 1, "dash": "dot"}, exclude_empty_subplots=False
+    )
     place = {"x0": float(b[m]), "x1": float(b[m]), "xref": "x", "y0": 0, "y1": 1, "yref": "paper"}
     bar = {"color": GRAY, "width": 5}
     figure.add_shape(type="line", name=FRAME, line=bar, opacity=0.35, layer="below", **place)
     dress(figure, escaped(name), 900)
     _scan_axes(figure, scan, min((settings_of(run, each).floor for each in run.models), default=1.0))
-    _mark_peaks(figure, peaks)
-    return figure
+    return with_traces(figure, [*traces, *_peak_marks(figure, peaks)])
 
 
 def _scan_axes(figure: Figure, scan: Scan, floor: float) -> None:
@@ -303,55 +310,58 @@ def _scan_axes(figure: Figure, scan: Scan, floor: float) -> None:
     figure.update_xaxes(title_text=title, row=4)
 
 
-def _mark_peaks(figure: Figure, peaks: Sequence[tuple[float, float, str, str]]) -> None:
-    """Put a dot on each model's peak; one that would flatten all others is cut off and says its height.
+def _peak_marks(figure: Figure, peaks: Sequence[tuple[float, float, str, str]]) -> list[Trace]:
+    """Return a dot on each model's peak; one that would flatten all others is cut off and says its height.
 
     Args:
-        figure: of a scan.
+        figure: of a scan; its lowest axis ends where peaks are cut off.
         peaks: (place in Å, height in 1/Å, escaped name, color).
     """
     heights = [height for _, height, _, _ in peaks]
     top = CLIPPED * float(np.median(heights)) if len(heights) > 2 else math.inf
     if max(heights, default=0.0) > top > 0:
         figure.update_yaxes(range=[0, top], row=4)
-    for x, height, label, color in peaks:
-        above = height > top > 0
-        figure.add_scatter(
-            x=[round(x, 5)],
-            y=[0.94 * top if above else height],
-            mode="markers+text" if above else "markers",
-            text=f"{number(height)} ↑" if above else None,
-            textposition="middle right",
-            textfont={"color": color},
-            marker={
-                "color": color,
-                "symbol": "triangle-up" if above else "circle",
-                "size": 9,
-                "line": {"color": PAPER, "width": 1},
-            },
-            hovertext=f"{label}: FSD {number(height)} 1/Å at {x:.3f} Å",
-            hoverinfo="text",
-            legendgroup=label,
-            showlegend=False,
-            row=4,
-            col=1,
-        )
+    return [_peak_mark(*peak, top) for peak in peaks]
 
 
-def _add_model(
-    figure: Figure, scan: Scan, settings: Settings, model: bsct.ModelResult, look: tuple[str, str]
-) -> tuple[float, float] | None:
-    """Draw one model into the four panels of a scan, or say in the legend that it did not finish it.
+def _peak_mark(x: float, height: float, label: str, color: str, top: float) -> Trace:
+    above = height > top > 0
+    words = {"text": f"{number(height)} ↑", "textposition": "middle right", "textfont": {"color": color}}
+    return {
+        "type": "scatter",
+        "x": [round(x, 5)],
+        "y": [0.94 * top if above else height],
+        "mode": "markers+text" if above else "markers",
+        **(words if above else {}),
+        "marker": {
+            "color": color,
+            "symbol": "triangle-up" if above else "circle",
+            "size": 9,
+            "line": {"color": PAPER, "width": 1},
+        },
+        "hovertext": f"{label}: FSD {number(height)} 1/Å at {x:.3f} Å",
+        "hoverinfo": "text",
+        "legendgroup": label,
+        "showlegend": False,
+        "xaxis": "x4",
+        "yaxis": "y4",
+    }
+
+
+def _model_lines(
+    scan: Scan, settings: Settings, model: bsct.ModelResult, look: tuple[str, str]
+) -> tuple[list[Trace], tuple[float, float] | None]:
+    """Return one model's lines in the four panels of a scan; the legend says if it did not finish it.
 
     Returns:
-        Where its slope is largest, in Å, and how large, in 1/Å; None where it has none.
+        The lines, and where its slope is largest, in Å, and how large, in 1/Å; None where it has none.
     """
     result = model.scans.get(scan.name)
     label = escaped(model.name)
     if result is None or result.energy is None or result.forces is None:
         status = "not run" if result is None else result.status
-        _line(figure, 1, np.array([np.nan]), np.array([np.nan]), f"{label} ({status})", *look, legend=True)
-        return None
+        nowhere = np.array([np.nan])
+        return [_line(1, nowhere, nowhere, f"{label} ({status})", *look, legend=True)], None
     use = scan.labeled
     b, reference = scan.coordinate[use], scan.energy[use]
     e, f = (np.asarray(a)[:: settings.refine][use] for a in (result.energy, result.forces))
@@ -360,30 +370,32 @@ def _add_model(
     length, log_ratio = fsd_log_ratio(*curves, settings=settings.fsd, energy=e)
     middle, slope = fsd_profile(*curves, settings=settings.fsd, energy=e)
     zero = f[int(e.argmin())] if settings.minimum == "own" else scan.forces[use][m]
-    _line(figure, 1, b, e - e[m], label, *look, legend=True)
-    _line(figure, 2, b, _square_change(f, zero), label, *look)
-    _line(figure, 3, length, log_ratio, label, *look)
-    _line(figure, 4, middle, slope, label, *look)
+    lines = [
+        _line(1, b, e - e[m], label, *look, legend=True),
+        _line(2, b, _square_change(f, zero), label, *look),
+        _line(3, length, log_ratio, label, *look),
+        _line(4, middle, slope, label, *look),
+    ]
     if not len(slope):
-        return None
+        return lines, None
     top = int(slope.argmax())
-    return float(middle[top]), float(slope[top])
+    return lines, (float(middle[top]), float(slope[top]))
 
 
-def _line(
-    figure: Figure, row: int, x: Floats, y: Floats, name: str, color: str, dash: str, *, legend: bool = False
-) -> None:
-    figure.add_scatter(
-        x=rounded(x),
-        y=rounded(y),
-        mode="lines",
-        name=name,
-        line={"color": color, "dash": dash, "width": 2.4 if color == INK else 1.6},
-        legendgroup=name,
-        showlegend=legend,
-        row=row,
-        col=1,
-    )
+def _line(row: int, x: Floats, y: Floats, name: str, color: str, dash: str, *, legend: bool = False) -> Trace:
+    place = str(row) if row > 1 else ""
+    return {
+        "type": "scatter",
+        "x": rounded(x),
+        "y": rounded(y),
+        "mode": "lines",
+        "name": name,
+        "line": {"color": color, "dash": dash, "width": 2.4 if color == INK else 1.6},
+        "legendgroup": name,
+        "showlegend": legend,
+        "xaxis": f"x{place}",
+        "yaxis": f"y{place}",
+    }
 
 
 def _square_change(forces: Floats, zero: Floats) -> Floats:
