@@ -13,10 +13,13 @@ from sfumato.campaigns.scans import Geometry
 from sfumato.commands import runs
 from sfumato.commands.data_tables import campaign_table
 from sfumato.commands.ending import exit_code
+from sfumato.commands.options import given
 from sfumato.commands.progress import ProgressLine
 from sfumato.commands.screen import say
+from sfumato.config import read_settings
 from sfumato.execution.runner import Stopped, Tally
 from sfumato.execution.worker import THREAD_VARIABLES
+from sfumato.potentials.specs import CONTROLS
 from tests import made_runs
 
 NAMES = ["runs[v2]", "[/red]", "[bold]x[/bold]", "a :smile: b", "[link=x]y"]
@@ -159,6 +162,27 @@ def test_the_demo_computes_small_molecules_with_one_thread_unless_the_user_says_
     with pytest.raises(KeyError):
         runs.demo()
     assert seen == {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "3"}
+
+
+def test_the_demo_probes_and_moves_a_real_method_a_trained_model_and_a_broken_one(monkeypatch, tmp_path):
+    asked = {}
+
+    def note(protocol, options):
+        asked[protocol.name] = read_settings(protocol.settings, **given(options, protocol.settings)), options
+        if len(asked) == len(runs.DEMO):
+            raise KeyError
+
+    monkeypatch.setattr(runs, "_run", note)
+    monkeypatch.setattr(runs, "_one_thread", lambda: None)
+    with pytest.raises(KeyError):
+        runs.demo(out=tmp_path)
+    assert list(asked) == ["bsct", "contract", "probes", "nve"]
+    for name in ("probes", "nve"):
+        settings, options = asked[name]
+        assert settings.size == "dev"
+        assert options.model == ["gfn2-xtb", "mindscaip-nano", "lj-direct-noise"]
+        assert set(options.model) < set(asked["bsct"][1].model)
+        assert options.model[-1] in CONTROLS
 
 
 @pytest.mark.parametrize(

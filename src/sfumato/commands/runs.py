@@ -25,11 +25,20 @@ DEMO_MODELS = (
     "lj-direct-noise",
 )
 
-DEMO: dict[str, dict[str, Any]] = {
-    "bsct": {"workers": 2},
-    "contract": {"quick": True, "periodic": False, "workers": 0},  # workers take longer to start
-}
-"""Protocols of the demo and their options."""
+DEMO_LOOKED_AT = ("gfn2-xtb", "mindscaip-nano", "lj-direct-noise")
+"""A real method, a trained model and a broken one, which are probed and simulated too."""
+
+DEMO: tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...] = (
+    ("bsct", DEMO_MODELS, {"workers": 2}),
+    (
+        "contract",
+        DEMO_MODELS,
+        {"quick": True, "periodic": False, "workers": 0},
+    ),  # workers take longer to start
+    ("probes", DEMO_LOOKED_AT, {"size": "dev", "elements": "H,C,N,O", "workers": 2}),
+    ("nve", DEMO_LOOKED_AT, {"size": "dev", "data": "ethanol", "workers": 2}),
+)
+"""Protocols of the demo, their models and options."""
 
 
 def register(app: App, extra: str = "") -> None:
@@ -233,10 +242,10 @@ def demo(*, out: Annotated[Path, Parameter(help="Folder for records and report."
 
     _one_thread()
     results = []
-    for name, more in DEMO.items():
+    for name, models, more in DEMO:
         protocol = PROTOCOLS[name]
         options = options_of(protocol.settings, RunOptions)
-        results.append(_run(protocol, options(model=list(DEMO_MODELS), out=out, **more)))  # type: ignore[arg-type]
+        results.append(_run(protocol, options(model=list(models), out=out, **more)))  # type: ignore[arg-type]
     _say_verdicts(results)
     for result in results:
         _say_run(result)

@@ -231,7 +231,7 @@ def fours(elements: Sequence[int], most: int, seed: int) -> list[tuple[int, ...]
 
 def lumps(elements: Sequence[int], reach: float, most: int, seed: int) -> Iterator[Way]:
     """Yield lumps of eight atoms that are dilated until they are apart."""
-    for four in fours(elements, most, seed):
+    for four in fours(elements, most, seed)[:most]:
         base = rounded(lump(four, rng(seed, f"lump {four}")))
         centered = structures.moved(base, base.positions - base.positions.mean(axis=0))
         largest = min(DILATED, reach / float(structures.distances(base).min()))
