@@ -17,6 +17,7 @@ from sfumato.files import (
     expanded,
     new_folder,
     open_to_lock,
+    read_json,
     remove_folder,
     remove_leftovers,
     temporary_folder,
@@ -265,6 +266,15 @@ def test_json_has_no_word_for_nan(tmp_path):
         write_json(path, {"a": float("nan")})
     assert json.loads(path.read_text()) == {"a": [1.5, None]}
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("content", [b"{", b"[" * 100_000, b"\xff\xfe", b"", None])
+def test_json_that_cannot_be_read_is_named(tmp_path, content):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json: cannot be read as JSON"):
+        read_json(path)
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path):

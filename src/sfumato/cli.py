@@ -70,6 +70,8 @@ def _run(given: list[str]) -> int:
         return _complain(str(error), wanted)
     except OSError as error:
         return _complain(f"{error.filename or 'operating system'}: {error.strerror or error}", wanted)
+    except MemoryError as error:
+        return _complain(f"there is not enough memory for this: {error or 'ask for less at once'}", wanted)
     return result if isinstance(result, int) else 0
 
 

@@ -110,6 +110,18 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, text + "\n")
 
 
+def read_json(path: str | Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        ValueError: it is not there, not JSON, or nested too deeply; names it.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON: {error}") from None
+
+
 def expanded(path: str | Path) -> Path:
     """Return a path with its ~ replaced by a home; as it is for a user that has none."""
     try:

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sfumato.cli import _exit_code
+from sfumato.commands.train import closing
 from sfumato.execution.records import read_records
 from sfumato.io import write_scan_set
+from sfumato.training.status import Trained
 from tests import ROOT
 from tests.protocols.bsct.test_analysis import scan_set
 
@@ -374,3 +377,26 @@ def test_what_is_not_packed_is_to_be_converted_first(folder, capsys, name):
     assert f"{name}: is not a packed data set; pack labeled structures first: sfumato data convert" in (
         capsys.readouterr().err
     )
+
+
+def test_more_than_there_is_memory_for_is_no_traceback(tmp_path, capsys, monkeypatch):
+    def refuse(*given, **more):
+        raise MemoryError("Unable to allocate 128 GiB")
+
+    monkeypatch.setattr("sfumato.protocols.run.run", refuse)
+    assert _exit_code(["run", "bsct", "--model", "lj", "--out", str(tmp_path / "r")]) == 2
+    said = capsys.readouterr().err
+    assert said == "sfumato: there is not enough memory for this: Unable to allocate 128 GiB\n"
+    assert _exit_code(["run", "bsct", "--model", "lj", "--refine", "8589934592"]) == 2
+    assert "100" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{}", "[]", '{"data": 3}', "{", None])
+def test_damaged_settings_beside_a_finished_model_are_named(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(
+        "sfumato.models.checkpoint.load_model", lambda path: (None, SimpleNamespace(notes={}))
+    )
+    if content is not None:
+        (tmp_path / "settings.json").write_text(content)
+    with pytest.raises(ValueError, match=r"settings\.json: (damaged|cannot be read)"):
+        closing(Trained(True, 10, tmp_path / "model.safetensors", None), tmp_path)

@@ -66,7 +66,7 @@ def train(
 
 def closing(found: Trained, folder: Path) -> list[str]:
     """Return what to say at the end: what there is, and the next command."""
-    import json
+    from sfumato.files import read_json
 
     said = [f"{folder}: {found.steps} steps done, {'finished' if found.finished else 'to be continued'}"]
     if found.model is None:
@@ -81,7 +81,11 @@ def closing(found: Trained, folder: Path) -> list[str]:
         if errors.get(key) is not None
     ]
     held_out = f", held out {', '.join(words)}" if words else ""
-    data = json.loads((folder / "settings.json").read_text())["data"]["path"]
+    path = folder / "settings.json"
+    try:
+        data = read_json(path)["data"]["path"]
+    except (KeyError, TypeError, IndexError):
+        raise ValueError(f"{path}: damaged: it does not say which data the model was trained on") from None
     return [
         *said,
         f"model: {found.model} (step {notes.get('step')}{held_out})",

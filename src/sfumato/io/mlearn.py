@@ -5,7 +5,6 @@ Source: Zuo et al. 2020, J. Phys. Chem. A 124, 731; github.com/materialsvirtuall
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers
 
+from sfumato.files import read_json
 from sfumato.frames import Category, FrameSet, split_by_molecule
 from sfumato.systems import Batch, Floats, Prediction, System
 from sfumato.units import GPA
@@ -74,10 +74,7 @@ def _with_validation(names: list[str], splits: list[str]) -> list[str]:
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON: {error}") from None
+    records = read_json(path)
     if not isinstance(records, list) or not records:
         raise ValueError(f"{path}: expected a list of structures")
     return records

@@ -6,7 +6,6 @@ Source: github.com/mogroupumd/Silicon_MLIP_datasets; npj Comput. Mater. 9, 174 (
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sfumato.files import read_json
 from sfumato.frames import Category, FrameSet
 from sfumato.io.ase_objects import from_ase
 from sfumato.io.rare_events import NOT_STATED, RareEvents, RareEventSet
@@ -96,10 +96,7 @@ def published_labels(folder: Path) -> dict[str, Any]:
         ValueError: it is missing, is not JSON, or has no forces of `REFERENCE`.
     """
     path = folder / "DATA.json"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON: {error}") from None
+    data = read_json(path)
     for part in ("Forces", "Energies"):
         if not isinstance(data, dict) or REFERENCE not in (data.get(part) or {}):
             raise ValueError(f"{path}: expected {part} → {REFERENCE}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
 
 from sfumato.datasets.loader import Loader
 from sfumato.datasets.named import frames_path
-from sfumato.files import write_json
+from sfumato.files import read_json, write_json
 from sfumato.study.space import Budget
 from sfumato.training.distributed import alone
 from sfumato.training.loop import train
@@ -34,8 +33,11 @@ def within(budget: Budget | None, settings: TrainSettings, folder: Path) -> Trai
     path = folder / STEPS
     if not path.exists():
         write_json(path, {"steps": steps_within(budget, settings)})
-    steps: list[int] = json.loads(path.read_text())["steps"]
-    stages = tuple(_of_length(stage, n) for stage, n in zip(settings.stages, steps, strict=True))
+    try:
+        steps: list[int] = read_json(path)["steps"]
+        stages = tuple(_of_length(stage, n) for stage, n in zip(settings.stages, steps, strict=True))
+    except (KeyError, TypeError, IndexError):
+        raise ValueError(f"{path}: damaged; remove it to decide the steps anew") from None
     return settings.model_copy(update={"stages": stages})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 from sfumato.execution.records import Record, ok
 from sfumato.execution.runner import Chunk, each
-from sfumato.files import write_json
+from sfumato.files import read_json, write_json
 from sfumato.protocols.protocol import Run
 from sfumato.protocols.run import run
 from sfumato.protocols.table import find_protocol
@@ -178,8 +177,11 @@ def look_early(trial: Trial, look: Look, settings: TrainSettings) -> float:
         if look.number not in found:
             raise ValueError(f"early: nothing measured {look.number!r}; {nearest(look.number, found)}")
         write_json(path, {look.number: found[look.number][0]})
-    value: float | None = json.loads(path.read_text())[look.number]
-    return math.nan if value is None else value
+    try:
+        value = read_json(path)[look.number]
+        return math.nan if value is None else float(value)
+    except (KeyError, TypeError, IndexError):
+        raise ValueError(f"{path}: damaged; remove it to measure again") from None
 
 
 def measured(measure: Measure, model: str, folder: Path) -> dict[str, list[float | None]]:

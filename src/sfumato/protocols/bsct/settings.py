@@ -30,7 +30,7 @@ class Settings(Base):
     stride: int = Field(default=1, ge=1)
     coordinate: Literal["length", "alpha"] = "length"
     minimum: Literal["reference", "own"] = "reference"
-    refine: int = Field(default=1, ge=1)
+    refine: int = Field(default=1, ge=1, le=100)
     seed: int = Field(default=0, ge=0)
 
     @property
