@@ -157,6 +157,16 @@ class Network(nn.Module, ABC):
         """Return an evaluation that can be pulled back to the weights; arguments are those of `evaluate`."""
         return TorchTape(self, topology, positions, cell, stress)
 
+    def compile_gradient(self) -> None:
+        """Let torch compile the gradient that tapes are for, as a whole.
+
+        Raises:
+            ValueError: it cannot be compiled.
+        """
+        raise ValueError(
+            f"compile: {self.config.architecture} has no gradient that can be compiled as a whole"
+        )
+
     def in_units(self, topology: Topology, atoms: Tensor) -> Tensor:
         """Return (N,) eV, in double precision, with the energies of lone atoms.
 

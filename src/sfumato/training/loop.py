@@ -155,6 +155,8 @@ class _Run:
             new = self.model.state_dict()
             self.model.load_state_dict(new | {k: v for k, v in before.state_dict().items() if k in new})
         self.model.to(self.group.device)
+        if settings.compile and stage.compilable:
+            self.model.compile_gradient()
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.averages = Flat(self.average).weights
         self.optimizer = AdamW(self.model, settings, stage.lr)

@@ -89,6 +89,8 @@ class TrainSettings(Settings):
         devices: processes per node, each with one device.
         nodes: how many.
         threads: of each process on the CPU; None: as many as there are cores for it.
+        compile: let torch compile the gradient of the loss of forces as a whole, for each shape of batches;
+            in stages with a conservative objective and double backward.
     """
 
     model: SerializeAsAny[NetworkConfig]
@@ -109,6 +111,7 @@ class TrainSettings(Settings):
     devices: PositiveInt = 1
     nodes: PositiveInt = 1
     threads: PositiveInt | None = None
+    compile: bool = False
 
     @field_validator("model", mode="before")
     @classmethod
@@ -174,6 +177,7 @@ class TrainSettings(Settings):
             "devices",
             "nodes",
             "threads",
+            *(() if self.compile else ("compile",)),  # runs from before there was this setting go on
         )
         # The data has an identity of its own; where it lies does not matter.
         return digest([self.model_dump_json(exclude={"data": {"path", "allow"}} | dict.fromkeys(free, True))])

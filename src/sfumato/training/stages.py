@@ -138,3 +138,8 @@ class Stage(Settings):
         if not any(self.batch.model_dump().values()):
             raise ValueError(f"stage {self.name!r}: batch: give structures, atoms or edges")
         return self
+
+    @property
+    def compilable(self) -> bool:
+        """Whether its gradient goes through the forces, and can be compiled as a whole."""
+        return self.objective == "conservative" and self.gradient == "double_backward"

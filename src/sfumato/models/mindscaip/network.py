@@ -21,6 +21,7 @@ from sfumato.models.mindscaip.layers import Layer, Method, normalize
 from sfumato.models.mindscaip.native.compiled import CompiledTape, Parts, hindrance, output
 from sfumato.models.mindscaip.native.core import Core
 from sfumato.models.mindscaip.native.select import select_compiled
+from sfumato.models.mindscaip.traced import Graphs
 from sfumato.models.mindscaip.windows import windows
 from sfumato.models.network import Network, Output, Tape, per_structure, strained
 from sfumato.models.readout import ZBL, FeedForward, ForceEncoding, StressHead, Tokens, VectorHead
@@ -38,8 +39,9 @@ class MinDScAIP(Network):
 
     `method` and `checkpointing` are ways of computing the same. "native": energies and their slopes by the
     compiled core where there is one for this network, and "blocked" else; "blocked": in single operations;
-    "plain": in torch operations that can be differentiated any number of times. With `checkpointing` the
-    blocked ones keep their inputs only and compute the rest again, and the core is left aside.
+    "plain": in torch operations that can be differentiated any number of times; "traced": the same, and tapes
+    by a graph of them that torch compiles for each shape of batches. With `checkpointing` the blocked ones
+    keep their inputs only and compute the rest again, and the core is left aside.
 
     Args:
         config: what it is made of.
@@ -51,7 +53,7 @@ class MinDScAIP(Network):
 
     config: MinDScAIPConfig
     centers: Tensor
-    method: Literal["native", "blocked", "plain"] = "native"
+    method: Literal["native", "blocked", "plain", "traced"] = "native"
 
     def __init__(
         self,
@@ -60,7 +62,7 @@ class MinDScAIP(Network):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(config)
-        self.core = Core()
+        self.core, self.graphs = Core(), Graphs()
         width, device = config.width, torch.empty(0).device
         harmonics = (config.l_max + 1) ** 2 if config.directional == "harmonics" else 0
         with torch.device("meta"):  # so that no weights are drawn but by `initialize`
@@ -114,10 +116,18 @@ class MinDScAIP(Network):
 
     def tape(self, topology: Topology, positions: Tensor, cell: Tensor, stress: bool = False) -> Tape:
         """See Network."""
+        if self.method == "traced":
+            return self.graphs.tape(self, topology, positions, cell, stress)
         parts = self._core()
         if parts is None:
             return super().tape(topology, positions, cell, stress)
         return CompiledTape(parts, topology, positions, cell, stress)
+
+    def compile_gradient(self) -> None:
+        """See Network."""
+        if len(self.heads) > 1:
+            raise ValueError("compile: a network with heads for forces, stress or noise is not compiled")
+        self.method = "traced"
 
     def _core(self) -> Parts | None:
         apart = self.method != "native" or self.checkpointing or hindrance(self)
@@ -156,7 +166,7 @@ class MinDScAIP(Network):
 
     @property
     def _method(self) -> Method:
-        return "plain" if self.method == "plain" else "blocked"
+        return "plain" if self.method in ("plain", "traced") else "blocked"
 
     def _tokens(self, topology: Topology, distance: Tensor, unit: Tensor) -> Tensor:
         """Return (N + E, C): what an edge is at the start, its length, direction and elements."""

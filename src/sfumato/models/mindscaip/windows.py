@@ -172,7 +172,8 @@ def windows(
     """
     n = len(topology.numbers)
     sizes = (n + len(direction), config.heads, config.width, dtype)
-    leaving, arriving = (tables(slots, *sizes) for slots in (topology.out_slots, topology.in_slots))
+    made = getattr(topology, "tables", None)
+    leaving, arriving = made or (tables(slots, *sizes) for slots in (topology.out_slots, topology.in_slots))
     edge = geometry.bias.to(dtype)
     log_e = torch.cat([edge.new_full((n,), SELF_BIAS), torch.where(edge > FAINT, edge, NEVER)])
     degree = None if config.directional == "harmonics" else config.angular_degree
