@@ -131,7 +131,8 @@ def _models(run: Run) -> str:
 
 def _share_cell(share: Share) -> str:
     low, high = share.interval
-    return number_cell(100 * share.part, f"[{number(100 * low)}, {number(100 * high)}]" if share.n else "")
+    spread = f'<span class="spread">[{number(100 * low)}, {number(100 * high)}]</span>' if share.n else ""
+    return number_cell(100 * share.part, spread)
 
 
 def _figures(run: Run, key: str, figures: Figures) -> str:

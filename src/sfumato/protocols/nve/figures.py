@@ -93,18 +93,18 @@ def drift_figure(run: Run) -> Figure:
 
 
 def halving_figure(run: Run) -> Figure:
-    """Show what work leaves unexplained at the step, half and a quarter of it."""
+    """Show what work leaves unexplained at half and at a quarter of the step, then in double precision."""
     figure = blank_figure("What work leaves unexplained: a smooth surface falls steeply", 420)
-    values = []
+    steps: set[float] = set()
     for k, (name, model) in enumerate(run.models.items()):
         color, dash, symbol = look_of(k)
         for number, one in enumerate(model.done.values()):
-            tracks = [one.tracks[key] for key in ("half", "quarter")]
+            tracks = [one.tracks["half"], one.tracks.get("double", one.tracks["quarter"])]
             x = [track.timestep for track in tracks]
             y = [max(1e3 * track.residuals.rough, 1e-10) for track in tracks]
             if not np.isfinite(y).all():
                 continue
-            values += y
+            steps.update(x)
             figure.add_scatter(
                 x=x,
                 y=rounded(y),
@@ -116,7 +116,7 @@ def halving_figure(run: Run) -> Figure:
                 marker={"color": color, "symbol": symbol, "size": 7},
                 hoverinfo="name+y",
             )
-    figure.update_xaxes(title_text="time step, fs", type="log", tickangle=0, dtick="D2")
+    figure.update_xaxes(title_text="time step, fs", type="log", tickangle=0, tickvals=sorted(steps))
     figure.update_yaxes(
         title_text="unexplained per interval (rms), meV", type="log", exponentformat="power", dtick=2
     )
