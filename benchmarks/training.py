@@ -7,6 +7,9 @@ anew in every step, the optimizer and the averages weight by weight, memory as t
 the same step: forces as a gradient, batches of 5, double backward, AdamW, averaged weights. Before it
 measures, the benchmark checks that both see the same energies and gradients.
 
+With --processes N, whole runs in one and in N processes of one thread each take turns, in batches of 16. What
+is counted comes after the first epoch, in which graphs are searched by a thread of its own.
+
 With --mace PYTHON, an interpreter that has mace-torch, the same step of a MACE model of about as many
 parameters is measured too (`training_mace.py`), in turn with ours.
 """
@@ -42,6 +45,8 @@ from sfumato.training.optim import AdamW, Flat, clip, follow
 from sfumato.training.settings import TrainSettings
 
 WARM, STEPS = 4, 12
+SHARED = 16
+"""Structures of a batch that processes share."""
 
 
 def settings(data, **changes):
@@ -207,13 +212,16 @@ def one(kind, data, threads):
 
 
 def together(data, devices):
-    """Structures per second of a whole run in several processes with one thread each."""
+    """Seconds per structure of a run in several processes of one thread each, after its first epoch."""
     import yaml
 
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "run.yaml"
-        run = settings(data, devices=devices, threads=1, log_steps=20)
-        stages = [run.stages[0].model_copy(update={"epochs": None, "steps": 80})]
+        run = settings(data, devices=devices, threads=1, log_steps=10)
+        batch = run.stages[0].batch.model_copy(update={"structures": SHARED})
+        epoch = Loader(frames_path(data), "train", run.loader(run.stages[0])).steps(0) * 5 // SHARED
+        changes = {"epochs": None, "steps": epoch + 60, "batch": batch}
+        stages = [run.stages[0].model_copy(update=changes)]
         run = run.model_copy(
             update={"stages": stages, "data": run.data.model_copy(update={"validation": None})}
         )
@@ -224,7 +232,18 @@ def together(data, devices):
         command = [sys.executable, str(script), str(config), f"{folder}/run"]
         subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         lines = [json.loads(line) for line in Path(f"{folder}/run/log.jsonl").read_text().splitlines()]
-    return 1 / statistics.median(x["structures_per_second"] for x in lines[2:] if x["event"] == "train")
+    later = [x for x in lines if x["event"] == "train" and x["step"] > epoch + 10]
+    return 1 / statistics.median(x["structures_per_second"] for x in later)
+
+
+def processes(data, rounds, count):
+    """Print how much faster several processes are than one."""
+    ratios = []
+    for _ in range(rounds):
+        alone, shared = (together(data, n) for n in (1, count))
+        ratios.append(alone / shared)
+        print(f"1: {1 / alone:.1f}, {count}: {1 / shared:.1f} structures/s", file=sys.stderr, flush=True)
+    print(f"wall {count} processes over one: {spread(ratios, 2)}")
 
 
 def alone(kind, data, cores, mace):
@@ -270,12 +289,15 @@ def main():
     parser.add_argument("--data", default="organic-mini")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument("--processes", type=int, help="compare so many processes with one")
     parser.add_argument("--mace", help="a Python interpreter with mace-torch")
     parser.add_argument("--one", choices=["ours", "reference"])
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     if given.one:
         one(given.one, given.data, given.threads)
+    elif given.processes:
+        processes(given.data, given.rounds, given.processes)
     else:
         measure(given.data, given.rounds, given.cores, given.mace)
 
