@@ -27,7 +27,7 @@ from sfumato.models.readout import ZBL
 
 FRAME = 8
 """Numbers held for the gradient for each element of a Wigner matrix. With those of `numbers_per_edge` and
-`ATOM` the estimate is 3 to 7 % above what energy and forces took (float32, diamond and benzene)."""
+`ATOM` the estimate is 2 to 11 % above what energy and forces took (float32, diamond)."""
 
 ATOM = 12
 """Times the features of an atom in each layer, likewise."""
@@ -91,7 +91,7 @@ class ESEN(Network):
         """See Network."""
         c, n = self.config, (self.config.l_max + 1) ** 2
         rows, kinds = len(orders(c.l_max, c.m_max)), sum(c.l_max + 1 - m for m in range(c.m_max + 1))
-        features = 4 * n * c.width + rows * (4 * c.width + 5 * c.hidden)
+        features = 4 * n * c.width + rows * (3 * c.width + 5 * c.hidden)
         factors = 2 * kinds * c.width + 6 * c.edge_width
         points = 4 * c.grid_resolution**2 * c.hidden if c.nonlinearity == "grid" else 0
         return (features + factors + points) * c.layers + FRAME * rows * n
