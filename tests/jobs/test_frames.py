@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sfumato.execution.records import RecordError, encode, ok
-from sfumato.jobs.frames import energies_and_forces
+from sfumato.jobs.frames import Frame, Subject, energies_and_forces
 
 
 def record(energy=-1.5, forces=encode(np.ones((4, 3)))):  # noqa: B008 (never changed)
@@ -38,3 +38,20 @@ def test_records_of_other_types_and_shapes_are_refused(bad, message):
 def test_records_of_another_number_of_atoms_are_refused():
     with pytest.raises(RecordError, match=r"'forces' has the shape \(4, 3\), not \(5, 3\)"):
         energies_and_forces([record(), record()], 5)
+
+
+def test_many_keys_at_once_are_those_of_one_after_the_other():
+    rng = np.random.default_rng(0)
+    water, methane = np.array([8, 1, 1]), np.array([6, 1, 1, 1, 1])
+    box, slab = 10 * np.eye(3), np.array([True, True, False])
+    frames = [
+        Frame(numbers, rng.normal(size=(len(numbers), 3)), *more)
+        for numbers in (water, methane, water.copy(), water)
+        for more in ((0, 1), (1, 2), (0, 1, box, slab), (0, 1, 2 * box, slab), (0, 1, box, ~slab), (0, 1))
+        for _ in range(2)
+    ]
+    subject = Subject("evaluate", 1, "abc")
+    assert subject.keys_of(frames) == [subject.key(frame) for frame in frames]
+    assert subject.keys_of(frame for frame in frames) == subject.keys_of(frames)
+    assert len(set(subject.keys_of(frames))) == len(frames)
+    assert subject.keys_of([]) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,18 @@ class Subject:
         sha.update(_bytes(frame.positions, "<f8"))
         return str(sha.hexdigest())
 
+    def keys_of(self, frames: Iterable[Frame]) -> list[str]:
+        """Return `key` of many structures; frames of one scan share what is hashed first."""
+        keys, last = [], None
+        for frame in frames:
+            if last is None or not _alike(frame, last):
+                head = self._head(frame)
+            last = frame
+            sha = head.copy()
+            sha.update(_bytes(frame.positions, "<f8"))
+            keys.append(str(sha.hexdigest()))
+        return keys
+
     def keys(self, scan: Scan, positions: Floats) -> list[str]:
         """Return the record key of every structure on a path (P, N, 3)."""
         head = self._head(scan)
@@ -95,6 +107,16 @@ class Subject:
         if frame.pbc.any():
             head.update(_bytes(frame.cell, "<f8") + _bytes(frame.pbc, "?"))
         return head
+
+
+def _alike(one: Frame, other: Frame) -> bool:
+    """Whether two frames are known at a glance to differ in nothing but positions."""
+    return (
+        one.numbers is other.numbers
+        and one.cell is other.cell
+        and one.pbc is other.pbc
+        and (one.charge, one.multiplicity) == (other.charge, other.multiplicity)
+    )
 
 
 def _bytes(array: Ints | Floats | Bools, dtype: str) -> bytes:

@@ -88,8 +88,9 @@ def perform(tasks: Iterable[Task], model: Model, folder: RunFolder, way: Way) ->
         with folder.open(_header(first, model.name, identity), way.fresh) as file:
             items: list[Item] = []
             for some in jobs.values():
-                _borrow(file, some, folder, model.name)
-                ready, lost = _items(some, identity, records)
+                keys = keys_of(some, identity)
+                _borrow(file, some, keys, folder, model.name)
+                ready, lost = _items(some, keys, identity, records)
                 items += ready
                 file.append(r for r in lost if wanted(file.records.get(r["key"]), way.retry_failed))
             segments = place / SEGMENTS
@@ -120,11 +121,18 @@ def _by_file(tasks: Iterable[Task]) -> dict[tuple[str, int], dict[Job, list[Task
     return files
 
 
-def _items(tasks: Sequence[Task], identity: str, records: Records) -> tuple[list[Item], list[Record]]:
+def keys_of(tasks: Sequence[Task], identity: str) -> list[str]:
+    """Return `Task.key` of tasks of one job."""
+    return tasks[0].job.subject(identity).keys_of(task.frame for task in tasks) if tasks else []
+
+
+def _items(
+    tasks: Sequence[Task], keys: Sequence[str], identity: str, records: Records
+) -> tuple[list[Item], list[Record]]:
     """Return the items of tasks, prepared by what was done first, and records of those that cannot be."""
     items, lost = [], []
-    for task in tasks:
-        key, first = task.key(identity), task.job.before(task.frame)
+    for task, key in zip(tasks, keys, strict=True):
+        first = task.job.before(task.frame)
         before = records[first.key(identity)] if first else None
         if before is None:
             items.append(Item(key, task.frame, kind_of(task.job)))
@@ -170,10 +178,12 @@ def _header(job: Job, name: str, identity: str) -> Header:
     return Header(job.name, job.version, name, identity, provenance())
 
 
-def _borrow(file: RecordFile, tasks: Sequence[Task], folder: RunFolder, name: str) -> None:
+def _borrow(
+    file: RecordFile, tasks: Sequence[Task], keys: Sequence[str], folder: RunFolder, name: str
+) -> None:
     """Append what other record files hold of these tasks: of version 0.1.0 here, and of runs beside this."""
     job, identity = tasks[0].job, file.header.identity
-    lacking = {task.key(identity) for task in tasks} - file.records.keys()
+    lacking = set(keys) - file.records.keys()
 
     def take(records: Records) -> None:
         useful = [r for key, r in records.items() if key in lacking and r["status"] == "ok"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -29,6 +29,10 @@ class Track(Frame):
 @dataclass(frozen=True)
 class TrackSubject(Subject):
     """Whose results these are, for structures with a path."""
+
+    def keys_of(self, frames: Iterable[Frame]) -> list[str]:
+        """See Subject."""
+        return [self.key(frame) for frame in frames]
 
     def key(self, frame: Frame | Scan) -> str:
         """Return a hash of subject, structure and path."""
