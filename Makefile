@@ -13,7 +13,7 @@ STAMP := $(VENV)/installed
 .PHONY: demo test test-slow lint install clean
 
 demo: $(RUNTIME)
-	@echo "3/3  running the demo: verdicts and tables in two to three minutes"
+	@echo "3/3  running the demo: verdicts and tables in a few minutes"
 	@$(BIN)/sfumato demo
 
 test: lint
