@@ -97,7 +97,10 @@ def _on(potential: Potential, device: str) -> Potential:
 
 DATA = Path(__file__).parents[1] / "data"
 
-BUNDLED = {"mindscaip-nano": "a small MinDScAIP trained on organic-mini (docs/mindscaip-nano.md)"}
+BUNDLED = {
+    "mindscaip-nano": "a small MinDScAIP trained on organic-mini (docs/mindscaip-nano.md)",
+    "esen-nano": "a small eSEN trained on the same (docs/esen-nano.md)",
+}
 """Trained models that come with the package, as NAME.safetensors in `data`: name → one line for people."""
 
 TRUSTED = "its files are pickles, which run code: load only what you trust"
