@@ -15,6 +15,7 @@ KILLS = 20
 
 PRELUDE = f"""
 import json, sys
+from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 import sfumato.jobs.trajectory as trajectory
@@ -24,7 +25,7 @@ from sfumato.protocols.battery import assess
 from sfumato.protocols.run import run
 from tests.protocols.probes import small
 trajectory.LONGEST_SEGMENT = 15
-small.module.SIZES["dev"] = small.TINY
+small.module.SIZES["dev"] = replace(small.TINY, pairs=10, squeezed=36, places=24, diatomics=8)
 nve.LENGTHS["dev"] = nve.Length(0.5, 60)
 heat.LENGTHS["dev"] = heat.Length(0.1, 0.6, 2, 10.0)
 what, folder = sys.argv[1:]
