@@ -192,7 +192,15 @@ def test_a_coarse_grid_fails_to_turn():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "spec", ["esen:small", "esen:nano:bessel", "esen:nano:gaussian-64", "esen:nano:smooth-envelope"]
+    "spec",
+    [
+        "esen:small",
+        "esen:nano:bessel",
+        "esen:nano:gaussian-64",
+        "esen:nano:gaussian-512",
+        "esen:nano:smooth-envelope",
+        "esen:nano:soft-neighbors",
+    ],
 )
 def test_smooth_variants_keep_the_contract(spec):
     assert broken(spec)[0]
