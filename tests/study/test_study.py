@@ -162,6 +162,7 @@ def test_a_study_that_cannot_be_made_is_refused_before_it_begins(study, changes,
         read_study(study(**changes))
 
 
+@pytest.mark.slow
 def test_the_commands(study, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")

@@ -161,7 +161,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "angle",
-        "no jump where an angle opens, a torsion turns, or bonds point along x, y or z",
+        "no jump where an angle opens, a torsion turns, or a bond lies on an axis",
         offpath.angle,
         _JUMPS,
         double=True,

@@ -106,6 +106,7 @@ def test_machine_code_has_the_same_gradient():
     agree("one layer", False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_as_recorded")
 def test_one_graph_serves_batches_of_like_size_and_weights_that_change():
     rng, model = np.random.default_rng(4), network()
@@ -143,6 +144,7 @@ def test_marks_are_taken_out():
     assert torch.autograd.grad(graph(x), x)[0].tolist() == [2, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_run_that_compiles_learns_what_one_that_does_not_learns(tmp_path, monkeypatch):
     recorded = []
     monkeypatch.setattr(traced, "to_machine_code", lambda graph: recorded.append(graph) or graph)
