@@ -35,7 +35,7 @@ DEMO: tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...] = (
         DEMO_MODELS,
         {"quick": True, "periodic": False, "workers": 0},
     ),  # workers take longer to start
-    ("probes", DEMO_LOOKED_AT, {"size": "dev", "elements": "H,C", "workers": 2}),
+    ("probes", DEMO_LOOKED_AT, {"size": "dev", "elements": "H,C,N,O", "workers": 2}),
     ("nve", DEMO_LOOKED_AT, {"size": "dev", "data": "ethanol", "repeat": 100, "workers": 2}),
 )
 """Protocols of the demo, their models and options."""
