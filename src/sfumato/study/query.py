@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from sfumato.config import Settings, explained, read_yaml
-from sfumato.study.space import Budget, Changes, Measure, StudySettings
+from sfumato.study.space import Budget, Changes, Measure, StudySettings, require_once, size_of
 from sfumato.training.settings import TrainSettings
 
 Better = Literal["lower", "higher"]
@@ -116,9 +116,7 @@ class SearchSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchSettings:
-        protocols = [measure.protocol for measure in self.measure]
-        if len(set(protocols)) < len(protocols):
-            raise ValueError(f"measure: one protocol is there twice: {protocols}")
+        require_once(self.measure)
         if self.seed in self.confirm:
             raise ValueError(f"confirm: {self.seed} is the seed of the search; a confirmation needs others")
         return self
@@ -131,10 +129,7 @@ class SearchSettings(Settings):
         """
         if size is None:
             return self
-        if size not in self.sizes:
-            known = ", ".join(self.sizes) or "none"
-            raise ValueError(f"size: the search has no {size!r}; it has {known}")
-        chosen = self.sizes[size]
+        chosen = size_of(self.sizes, size, "search")
         found = {key: getattr(chosen, key) for key in SearchSize.model_fields}
         return self.model_copy(update={key: value for key, value in found.items() if value is not None})
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from sfumato.config import Settings, explained, read_yaml
 from sfumato.training.settings import TrainSettings, changed
 from sfumato.words import nearest
+
+Chosen = TypeVar("Chosen")
 
 Changes = dict[str, Any]
 """Settings of a training run by their dotted names, "model.graph.k": 12, as for `sfumato train --set`."""
@@ -30,6 +32,24 @@ class Measure(Settings):
     data: str | None = None
     size: Literal["dev", "fast", "standard"] | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
+
+
+def require_once(measures: Sequence[Measure]) -> None:
+    """Raise ValueError where a protocol is there twice: its numbers have its name."""
+    protocols = [measure.protocol for measure in measures]
+    if len(set(protocols)) < len(protocols):
+        raise ValueError(f"measure: one protocol is there twice: {protocols}")
+
+
+def size_of(sizes: Mapping[Any, Chosen], size: str, what: str) -> Chosen:
+    """Return what a size of a study or a search replaces.
+
+    Raises:
+        ValueError: there is no such size.
+    """
+    if size not in sizes:
+        raise ValueError(f"size: the {what} has no {size!r}; it has {', '.join(sizes) or 'none'}")
+    return sizes[size]
 
 
 class Budget(Settings):
@@ -98,9 +118,7 @@ class StudySettings(Settings):
             raise ValueError(
                 f"baseline: there is no variant {self.baseline!r}; {nearest(self.baseline, names)}"
             )
-        protocols = [measure.protocol for measure in self.measure]
-        if len(set(protocols)) < len(protocols):
-            raise ValueError(f"measure: one protocol is there twice: {protocols}")
+        require_once(self.measure)
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: one is there twice: {list(self.seeds)}")
         return self
@@ -122,10 +140,7 @@ class StudySettings(Settings):
         """
         if size is None:
             return self
-        if size not in self.sizes:
-            known = ", ".join(self.sizes) or "none"
-            raise ValueError(f"size: the study has no {size!r}; it has {known}")
-        chosen = self.sizes[size]
+        chosen = size_of(self.sizes, size, "study")
         found = {key: getattr(chosen, key) for key in ("seeds", "budget", "measure")}
         found = {key: value for key, value in found.items() if value is not None}
         return self.model_copy(update=found | {"changes": self.changes | chosen.changes})
